@@ -1,0 +1,148 @@
+"""What can go wrong, one class per fact.
+
+Every message names the thing, the rule and the value, then what to do next. Facts are
+positional `args`, because Prefect pickles errors into states.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MlopsError(Exception):
+    """The root of every error that this library raises on purpose."""
+
+    transient: ClassVar[bool] = False
+
+
+def is_transient(task: object, task_run: object, state: object) -> bool:
+    """Whether a failed Prefect task is worth another try; serves every `retry_condition_fn`."""
+    result = getattr(state, "result", None)
+    error = result(raise_on_failure=False) if callable(result) else None
+    return isinstance(error, MlopsError) and error.transient
+
+
+class Invalid(MlopsError, ValueError):
+    """A value that breaks a rule: names the thing, the rule, the value and what to do."""
+
+    def __init__(self, thing: str, rule: str, value: object, advice: str = "") -> None:
+        super().__init__(thing, rule, value, advice)
+        self.thing, self.rule, self.value, self.advice = thing, rule, value, advice
+
+    def __str__(self) -> str:
+        return f"{self.thing} {self.rule}, got {self.value!r}" + (f"; {self.advice}" if self.advice else "")
+
+
+# --- the store -----------------------------------------------------------------------------
+
+
+class StoreError(MlopsError):
+    """The root of what a store raises."""
+
+
+class StoreUnreachable(StoreError):
+    """The store does not answer; whether the last write happened is unknown."""
+
+    transient = True
+
+    def __init__(self, store: str, reason: str) -> None:
+        super().__init__(store, reason)
+        self.store, self.reason = store, reason
+
+    def __str__(self) -> str:
+        return f"store {self.store} does not answer: {self.reason}; check that it is up, then run this again"
+
+
+class StoreRefused(StoreError):
+    """The store cannot keep the promise that everything rests on."""
+
+    def __init__(self, store: str, reason: str, advice: str) -> None:
+        super().__init__(store, reason, advice)
+        self.store, self.reason, self.advice = store, reason, advice
+
+    def __str__(self) -> str:
+        return f"store {self.store} is refused: {self.reason}; {self.advice}"
+
+
+class ObjectMissing(StoreError):
+    """Something that was recorded is not in the store."""
+
+    def __init__(self, store: str, key: str) -> None:
+        super().__init__(store, key)
+        self.store, self.key = store, key
+
+    def __str__(self) -> str:
+        return f"{self.key} is missing from {self.store}; restore it from a copy, then run `prefect-mlops verify`"
+
+
+class ObjectDamaged(StoreError):
+    """Bytes that do not have the digest under which they are stored."""
+
+    def __init__(self, store: str, key: str, found: str) -> None:
+        super().__init__(store, key, found)
+        self.store, self.key, self.found = store, key, found
+
+    def __str__(self) -> str:
+        return (
+            f"{self.key} in {self.store} is damaged: its bytes have digest {self.found}; "
+            "restore it from a copy, then run `prefect-mlops verify`"
+        )
+
+
+# --- the serving target --------------------------------------------------------------------
+
+
+class ServingError(MlopsError):
+    """The root of what a serving target raises."""
+
+
+class TargetUnreachable(ServingError):
+    """The target does not answer; what it serves is unknown."""
+
+    transient = True
+
+    def __init__(self, target: str, reason: str) -> None:
+        super().__init__(target, reason)
+        self.target, self.reason = target, reason
+
+    def __str__(self) -> str:
+        return f"{self.target} does not answer: {self.reason}; what it serves is unknown, run `prefect-mlops status`"
+
+
+class TargetRefused(ServingError):
+    """The target cannot do what was asked; nothing was changed."""
+
+    def __init__(self, target: str, service: str, reasons: tuple[str, ...]) -> None:
+        super().__init__(target, service, reasons)
+        self.target, self.service, self.reasons = target, service, reasons
+
+    def __str__(self) -> str:
+        return f"{self.target} refuses the split for {self.service}, nothing was changed: {'; '.join(self.reasons)}"
+
+
+class FenceTooLow(ServingError):
+    """Someone with a later log entry drives this service now; nothing was changed."""
+
+    def __init__(self, service: str, fence: int, highest: int) -> None:
+        super().__init__(service, fence, highest)
+        self.service, self.fence, self.highest = service, fence, highest
+
+    def __str__(self) -> str:
+        return (
+            f"{self.service} is driven by log entry {self.highest}, entry {self.fence} may not change it any more; "
+            "this run was taken over: see `prefect-mlops status`"
+        )
+
+
+class ArmNotReady(ServingError):
+    """A model server of an arm did not come up in time; traffic was not moved to it."""
+
+    def __init__(self, service: str, release: str, waited_seconds: float, last_words: str) -> None:
+        super().__init__(service, release, waited_seconds, last_words)
+        self.service, self.release, self.waited_seconds, self.last_words = service, release, waited_seconds, last_words
+
+    def __str__(self) -> str:
+        return (
+            f"release {self.release} of {self.service} was not ready after {self.waited_seconds:.0f} s, "
+            f"traffic was not moved to it; its server's last words: {self.last_words or '(none)'}"
+        )
