@@ -146,3 +146,88 @@ class ArmNotReady(ServingError):
             f"release {self.release} of {self.service} was not ready after {self.waited_seconds:.0f} s, "
             f"traffic was not moved to it; its server's last words: {self.last_words or '(none)'}"
         )
+
+
+# --- a rollout -----------------------------------------------------------------------------
+
+
+class RolloutError(MlopsError):
+    """The root of what moving traffic raises."""
+
+
+class ServiceBusy(RolloutError):
+    """Another run is moving this service right now; nothing was changed."""
+
+    def __init__(self, service: str, entry: int, by: str, until: str) -> None:
+        super().__init__(service, entry, by, until)
+        self.service, self.entry, self.by, self.until = service, entry, by, until
+
+    def __str__(self) -> str:
+        return (
+            f"{self.service} is being moved by {self.by} (log entry {self.entry}, until {self.until} at most), nothing "
+            "was changed; wait for it, or run `prefect-mlops reconcile` if that run is dead"
+        )
+
+
+class Superseded(RolloutError):
+    """A later rollout moved the service; this one may not go on."""
+
+    def __init__(self, service: str, rollout: int, later: int, by: str) -> None:
+        super().__init__(service, rollout, later, by)
+        self.service, self.rollout, self.later, self.by = service, rollout, later, by
+
+    def __str__(self) -> str:
+        return (
+            f"rollout {self.rollout} of {self.service} was superseded by rollout {self.later} ({self.by}), nothing was "
+            "changed; see `prefect-mlops status`, and release again if this one is still wanted"
+        )
+
+
+class TakenOver(RolloutError):
+    """Someone else finished what this run began; this run changes nothing any more."""
+
+    def __init__(self, service: str, asked: int, by: str) -> None:
+        super().__init__(service, asked, by)
+        self.service, self.asked, self.by = service, asked, by
+
+    def __str__(self) -> str:
+        return (
+            f"log entry {self.asked} of {self.service} was taken over by {self.by}; this run changed nothing since: "
+            "see `prefect-mlops status`"
+        )
+
+
+class SplitNotApplied(RolloutError):
+    """What was asked for is not what is served."""
+
+    def __init__(self, service: str, wanted: str, served: str, why: str) -> None:
+        super().__init__(service, wanted, served, why)
+        self.service, self.wanted, self.served, self.why = service, wanted, served, why
+
+    def __str__(self) -> str:
+        return f"{self.service}: asked for {self.wanted}, {self.served} is served ({self.why})"
+
+
+class GateNotPassed(RolloutError):
+    """A release was stopped by a gate; only `passed` promotes."""
+
+    def __init__(self, release: str, gate: str, outcome: str, detail: str) -> None:
+        super().__init__(release, gate, outcome, detail)
+        self.release, self.gate, self.outcome, self.detail = release, gate, outcome, detail
+
+    def __str__(self) -> str:
+        return f"{self.release} stopped by gate {self.gate!r}: {self.outcome}; {self.detail}"
+
+
+class NothingBefore(RolloutError):
+    """There is nothing to go back to."""
+
+    def __init__(self, service: str, live: str) -> None:
+        super().__init__(service, live)
+        self.service, self.live = service, live
+
+    def __str__(self) -> str:
+        return (
+            f"{self.service} has nothing before {self.live} to go back to; "
+            "name a release: `prefect-mlops releases` lists them"
+        )

@@ -1,0 +1,219 @@
+"""Entries: the sentences of the log, and the bytes they are written in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, ValidationError
+
+from prefect_mlops.blocks._canonical import Digest, Label, Value
+from prefect_mlops.blocks.errors import MlopsError
+from prefect_mlops.blocks.split import Split
+
+Time = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")]
+"""A moment in UTC with microseconds; its text sorts as the time does."""
+
+Kind = Literal[
+    "genesis", "released", "asked", "observed", "approval", "waiver", "verdict", "takeover", "sweep", "erased"
+]
+Move = Literal["advance", "rollback", "reassert"]
+Outcome = Literal["passed", "failed", "could not be measured", "inconclusive"]
+Verdict = Literal["applied", "undone", "refused", "unknown"]
+
+
+class Run(Value):
+    """The Prefect flow run in which something was done."""
+
+    id: str = Field(description="Id of the flow run.")
+    name: str = Field(description="Name of the flow run.")
+    flow: str = Field(description="Name of the flow.")
+
+
+class Actor(Value):
+    """On whose behalf something was done, and how far that can be believed."""
+
+    name: str = Field(min_length=1, max_length=200, description="Name of the person or program.")
+    assurance: Literal["claimed", "os-user", "cloud", "signed"] = Field(description="Who vouches for the name.")
+
+
+class Writer(Value):
+    """The process that wrote an entry."""
+
+    nonce: str = Field(description="Drawn once per entry, so that no two writers write the same bytes.")
+    host: str = Field(description="Name of the machine.")
+    process: str = Field(description="Number and start of the process, so that its end can be noticed.")
+    code: str = Field(description="Version of this library.")
+
+
+class Genesis(Value):
+    """The first entry: which store, and the way to everything else without Prefect."""
+
+    kind: Literal["genesis"] = "genesis"
+    configuration: dict[str, dict[str, str | int | bool | None]] = Field(
+        description="The environment's parts, each with its settings; never a secret."
+    )
+
+
+class Released(Value):
+    """A release got its number: `credit-v3` is number 3 of the service `credit`."""
+
+    kind: Literal["released"] = "released"
+    release: Digest
+    number: int = Field(ge=1)
+
+
+class Asked(Value):
+    """Written before anything moves: what is served, and what shall be."""
+
+    kind: Literal["asked"] = "asked"
+    before: Split
+    after: Split
+    move: Move
+    policy: Digest
+    evidence: tuple[Digest, ...] = ()
+    deadline: Time
+    warm_until: Time | None = None
+
+
+class Seen(Value):
+    """Written after looking: what is really served."""
+
+    kind: Literal["observed"] = "observed"
+    split: Split | None
+    ready: dict[str, int]
+    fence: int
+    verdict: Verdict
+    detail: str = ""
+
+
+class Approval(Value):
+    """A person said yes or no to what was shown."""
+
+    kind: Literal["approval"] = "approval"
+    release: Digest
+    decision: Literal["approved", "declined"]
+    shown: Digest
+
+
+class Waiver(Value):
+    """A person let a failed gate pass, with a reason, having seen the evidence."""
+
+    kind: Literal["waiver"] = "waiver"
+    release: Digest
+    gate: str
+    shown: Digest
+
+
+class Judged(Value):
+    """A gate's outcome; only `passed` promotes."""
+
+    kind: Literal["verdict"] = "verdict"
+    release: Digest
+    gate: str
+    outcome: Outcome
+    detail: str = ""
+    evidence: Digest | None = None
+
+
+class Takeover(Value):
+    """Someone else carries on with what entry `of` asked for."""
+
+    kind: Literal["takeover"] = "takeover"
+    of: int
+    deadline: Time
+
+
+class Sweep(Value):
+    """Garbage collection removed objects that nothing named any more."""
+
+    kind: Literal["sweep"] = "sweep"
+    removed: tuple[Digest, ...] = ()
+
+
+class Erased(Value):
+    """Personal data was erased on request."""
+
+    kind: Literal["erased"] = "erased"
+    removed: tuple[Digest, ...] = ()
+
+
+Body = Annotated[
+    Genesis | Released | Asked | Seen | Approval | Waiver | Judged | Takeover | Sweep | Erased,
+    Field(discriminator="kind"),
+]
+
+
+class NotAnEntry(MlopsError):
+    """Bytes in the log that are no entry."""
+
+    def __init__(self, number: int, reason: str) -> None:
+        super().__init__(number, reason)
+        self.number, self.reason = number, reason
+
+    def __str__(self) -> str:
+        return f"log entry {self.number} is damaged: {self.reason}; run `prefect-mlops verify`"
+
+
+class Entry(Value):
+    """One sentence of the log: immutable, numbered, chained to the one before it."""
+
+    v: Literal[1] = 1
+    store: str
+    environment: Label
+    seq: int = Field(ge=0, lt=10**12)
+    prev: Digest | None
+    services: tuple[Label, ...]
+    rollout: int | None
+    closes: int | None
+    run: Run | None
+    writer: Writer
+    actor: Actor
+    reason: str = Field(max_length=2000)
+    time: Time
+    raw_time: Time
+    clamped: bool
+    body: Body
+    signature: str | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """What the entry says."""
+        return self.body.kind
+
+    @property
+    def service(self) -> str:
+        """The one service that it is about."""
+        (service,) = self.services
+        return service
+
+    def encode(self) -> bytes:
+        """The entry's bytes: a line of canonical JSON, and a line with its sha256."""
+        line = self.canonical()
+        return line + b"\n" + hashlib.sha256(line).hexdigest().encode() + b"\n"
+
+    @property
+    def hash(self) -> str:
+        """The digest that the next entry names as `prev`."""
+        return "sha256:" + hashlib.sha256(self.canonical()).hexdigest()
+
+    @classmethod
+    def decode(cls, number: int, data: bytes) -> Entry:
+        """Read the bytes stored under `number`.
+
+        Raises:
+            NotAnEntry: If they are not exactly the bytes that `encode` writes, or are of another number.
+        """
+        line, _, rest = data.partition(b"\n")
+        if rest != hashlib.sha256(line).hexdigest().encode() + b"\n":
+            raise NotAnEntry(number, "its second line is not the sha256 of its first")
+        try:
+            entry = cls.model_validate(json.loads(line))
+        except (ValidationError, ValueError) as error:
+            raise NotAnEntry(number, f"its first line is not an entry ({str(error).splitlines()[0]})") from None
+        if entry.canonical() != line:
+            raise NotAnEntry(number, "its first line is not in canonical form")
+        if entry.seq != number:
+            raise NotAnEntry(number, f"it says that it is number {entry.seq}")
+        return entry

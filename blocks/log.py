@@ -1,0 +1,222 @@
+"""The log of an environment: append-only, hash-chained, enough to say what was live and to put it back."""
+
+from __future__ import annotations
+
+import getpass
+import importlib.metadata
+import json
+import os
+import socket
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+
+from prefect_mlops.blocks._canonical import canonical
+from prefect_mlops.blocks.entry import Actor, Body, Entry, Genesis, Run, Time, Writer
+from prefect_mlops.blocks.errors import MlopsError
+from prefect_mlops.blocks.state import State
+from prefect_mlops.blocks.store import Journal, Store
+
+
+class NoLog(MlopsError):
+    """An environment that has not begun."""
+
+    def __init__(self, environment: str, store: str) -> None:
+        super().__init__(environment, store)
+        self.environment, self.store = environment, store
+
+    def __str__(self) -> str:
+        return f"environment {self.environment!r} has no log in {self.store}; release something to it first"
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What somebody wants to write, decided from a state of the log."""
+
+    body: Body
+    services: tuple[str, ...] = ()
+    rollout: int | None = None
+    begins: bool = False
+    """Whether the entry begins a rollout, which then has the entry's own number."""
+    closes: int | None = None
+    reason: str = ""
+
+
+def moment(when: datetime) -> Time:
+    """A time as the log writes it: UTC, with microseconds."""
+    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def os_user() -> Actor:
+    """Whoever the operating system says is running this process."""
+    try:
+        return Actor(name=getpass.getuser(), assurance="os-user")
+    except (KeyError, OSError):
+        return Actor(name=f"uid {os.getuid()}", assurance="os-user")
+
+
+@dataclass
+class ReleaseLog:
+    """Reads and writes the log of one environment.
+
+    Nobody acts on a state that was only read: what may be done follows from an append that succeeded.
+    A number that somebody else took means: fold again, decide again.
+
+    Args:
+        store: Holds the journal `log/<environment>`.
+        environment: Whose log it is.
+        run: The flow run on whose behalf entries are written, where there is one.
+        actor: The person or program on whose behalf they are written.
+        receipts: Folder outside the store that keeps the newest entry's hash, so that `verify`
+            notices a log whose end was cut off.
+        clock: Tells the time; its jumps are recorded and never reorder the log.
+    """
+
+    store: Store
+    environment: str
+    run: Run | None = None
+    actor: Actor = field(default_factory=os_user)
+    receipts: Path | None = None
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _state: State = field(default_factory=State, init=False, repr=False)
+
+    @property
+    def journal(self) -> Journal:
+        """Where the entries are."""
+        return self.store.journal(f"log/{self.environment}")
+
+    def entries(self) -> Iterator[Entry]:
+        """Every entry, oldest first.
+
+        Raises:
+            NotAnEntry: At the first one whose bytes are damaged.
+        """
+        for number, data in self.journal.entries():
+            yield Entry.decode(number, data)
+
+    def state(self) -> State:
+        """What the log says now.
+
+        Raises:
+            NotAnEntry: If an entry's bytes are damaged.
+            IllegalEntry: If an entry may not stand where it stands.
+            StoreUnreachable: If the store does not answer.
+        """
+        for number, data in self.journal.entries(self._state.next):
+            self._state = self._state.then(Entry.decode(number, data))
+        return self._state
+
+    def begun(self) -> State:
+        """What the log says now.
+
+        Raises:
+            NoLog: If nothing was ever written.
+        """
+        state = self.state()
+        if state.head is None:
+            raise NoLog(self.environment, self.store.url)
+        return state
+
+    def begin(self, configuration: dict[str, dict[str, str | int | bool | None]]) -> Entry:
+        """Write the first entry, or return the one that is there."""
+        state = self.state()
+        if state.genesis is None:
+            self.append(lambda now: None if now.genesis else Draft(Genesis(configuration=configuration)))
+            state = self.begun()
+        assert state.genesis is not None
+        return state.genesis
+
+    def append(self, decide: Callable[[State], Draft | None]) -> Entry | None:
+        """Write what `decide` wants to say about the state that it is given.
+
+        Args:
+            decide: Looks at the newest state and returns what to write, or None to write nothing. It is
+                called again whenever somebody else wrote first, and may raise to give up.
+
+        Returns:
+            The entry as it is stored, or None where `decide` had nothing to say.
+
+        Raises:
+            IllegalEntry: If the draft may not come next. Nothing is written.
+            StoreUnreachable: If the store does not answer. Whether the entry is there is unknown;
+                folding again tells.
+        """
+        while True:
+            state = self.state()
+            draft = decide(state)
+            if draft is None:
+                return None
+            entry = self._sealed(state, draft)
+            after = state.then(entry)
+            if self.journal.append(entry.seq, entry.encode()):
+                self._state = after
+                self._keep_receipt(entry)
+                return entry
+
+    def _sealed(self, state: State, draft: Draft) -> Entry:
+        raw = moment(self.clock())
+        time = max(raw, state.head.time) if state.head else raw
+        return Entry(
+            store=self.store.id,
+            environment=self.environment,
+            seq=state.next,
+            prev=state.head.hash if state.head else None,
+            services=draft.services,
+            rollout=state.next if draft.begins else draft.rollout,
+            closes=draft.closes,
+            run=self.run,
+            writer=Writer(
+                nonce=uuid.uuid4().hex, host=socket.gethostname(), process=process_mark(os.getpid()), code=_version()
+            ),
+            actor=self.actor,
+            reason=draft.reason,
+            time=time,
+            raw_time=raw,
+            clamped=time != raw,
+            body=draft.body,
+        )
+
+    @property
+    def receipt_path(self) -> Path | None:
+        """Where the newest entry's hash is kept outside the store, if anywhere."""
+        return self.receipts / f"{self.store.id}-{self.environment}.json" if self.receipts else None
+
+    def receipt(self) -> tuple[int, str] | None:
+        """Number and hash of the newest entry that somebody on this machine wrote, if that is known."""
+        path = self.receipt_path
+        try:
+            kept = json.loads(path.read_bytes()) if path else None
+            return (int(kept["seq"]), str(kept["hash"])) if kept else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _keep_receipt(self, entry: Entry) -> None:
+        path, kept = self.receipt_path, self.receipt()
+        if path is None or (kept is not None and kept[0] >= entry.seq):
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f"{path.name}.{entry.writer.nonce}")
+        draft.write_bytes(canonical({"seq": entry.seq, "hash": entry.hash}))
+        draft.replace(path)
+
+
+def process_mark(pid: int) -> str:
+    """Number and start time of a running process, which no later process shares; empty if it is gone."""
+    try:
+        return f"{pid}@{psutil.Process(pid).create_time():.2f}"
+    except psutil.Error:
+        return ""
+
+
+def is_gone(writer: Writer) -> bool:
+    """Whether the process that wrote is known to have ended: a hint when to look, never a proof of safety."""
+    pid = int(writer.process.partition("@")[0] or 0)
+    return writer.host == socket.gethostname() and process_mark(pid) != writer.process
+
+
+def _version() -> str:
+    return importlib.metadata.version("prefect-mlops")

@@ -1,0 +1,230 @@
+"""What the log says: a pure fold over its entries, which also says what may come next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+from prefect_mlops.blocks.entry import (
+    Asked,
+    Entry,
+    Genesis,
+    Released,
+    Seen,
+    Takeover,
+    Verdict,
+)
+from prefect_mlops.blocks.errors import Invalid, MlopsError
+from prefect_mlops.blocks.split import Split
+
+
+class IllegalEntry(MlopsError):
+    """An entry that may not stand where it stands."""
+
+    def __init__(self, number: int, kind: str, rule: str) -> None:
+        super().__init__(number, kind, rule)
+        self.number, self.kind, self.rule = number, kind, rule
+
+    def __str__(self) -> str:
+        return f"log entry {self.number} ({self.kind}) is not legal there: {self.rule}"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A split that was asked for, and how that ended."""
+
+    asked: Entry
+    closed: Entry
+    verdict: Verdict
+    split: Split
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the log knows of one service.
+
+    `split` is what it served when somebody last looked and closed an ask; `asked` is the
+    one ask that is open; `fence` is the number of the entry whose writer may drive the target.
+    """
+
+    name: str
+    numbers: dict[str, int] = field(default_factory=dict[str, int])
+    split: Split = Split()
+    asked: Entry | None = None
+    fence: int | None = None
+    rollout: int = -1
+    since: str | None = None
+    changes: tuple[Change, ...] = ()
+    past: tuple[tuple[int, Split], ...] = ()
+
+    def named(self, release: str) -> str:
+        """A release as people call it, such as `credit-v3`."""
+        return f"{self.name}-v{self.numbers[release]}" if release in self.numbers else f"{self.name} {release[:15]}…"
+
+    def digest_of(self, name: str) -> str:
+        """The digest of the release that people call `name`, or that starts like it.
+
+        Raises:
+            Invalid: If no release, or more than one, is meant by `name`.
+        """
+        wanted = name if name.startswith("sha256:") else "sha256:" + name
+        found = [
+            release for release in self.numbers if name == self.named(release) or release.startswith(wanted)
+        ]
+        if len(found) == 1 and name.strip():
+            return found[0]
+        known = ", ".join(map(self.named, self.numbers)) or "none"
+        raise Invalid(f"release of {self.name}", f"is one of: {known}", name, "name it as `status` and `releases` do")
+
+    @property
+    def previous(self) -> Split | None:
+        """What answered before that which answers now; a rollback takes its release off this pile."""
+        return self.past[-2][1] if len(self.past) > 1 else None
+
+
+@dataclass(frozen=True)
+class State:
+    """What the log says up to one of its entries."""
+
+    genesis: Entry | None = None
+    head: Entry | None = None
+    services: MappingProxyType[str, Service] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def next(self) -> int:
+        """The number that the next entry gets."""
+        return 0 if self.head is None else self.head.seq + 1
+
+    def service(self, name: str) -> Service:
+        """What is known of the service `name`; a new one has served nothing."""
+        return self.services.get(name, Service(name))
+
+    def then(self, entry: Entry) -> State:
+        """The state after `entry`.
+
+        Raises:
+            IllegalEntry: If `entry` may not come next; the message says which rule it breaks.
+        """
+        try:
+            self._check_chain(entry)
+            return self._fold(entry)
+        except _BrokenRule as broken:
+            raise IllegalEntry(entry.seq, entry.kind, str(broken)) from None
+
+    def _check_chain(self, entry: Entry) -> None:
+        head, genesis = self.head, self.genesis
+        _need(entry.seq == self.next, f"the next number is {self.next}")
+        _need(entry.prev == (head.hash if head else None), "it does not name the hash of the entry before it")
+        _need((entry.kind == "genesis") == (head is None), "genesis is the first entry and no other")
+        if head and genesis:
+            _need(entry.store == genesis.store, f"the log belongs to store {genesis.store}, not {entry.store}")
+            _need(entry.environment == genesis.environment, f"the log is that of {genesis.environment}")
+            _need(entry.time >= head.time, f"its time {entry.time} is before {head.time}")
+        _need(entry.time >= entry.raw_time or not entry.clamped, "a clamped time is not before the raw one")
+        _need((entry.time != entry.raw_time) == entry.clamped, "time and raw_time differ just where it was clamped")
+        _need(entry.rollout is None or 0 <= entry.rollout <= entry.seq, "a rollout starts at an entry before its end")
+
+    def _fold(self, entry: Entry) -> State:
+        match entry.body:
+            case Genesis():
+                return replace(self, genesis=entry, head=entry)
+            case Released() as body:
+                return self._with(entry, _released(self._one(entry), body))
+            case Asked() as body:
+                return self._with(entry, _asked(self._one(entry), entry, body))
+            case Seen() as body:
+                return self._with(entry, _seen(self._one(entry), entry, body))
+            case Takeover() as body:
+                return self._with(entry, _taken_over(self._one(entry), entry, body))
+            case _:
+                return replace(self, head=entry)
+
+    def _one(self, entry: Entry) -> Service:
+        _need(len(entry.services) == 1, f"it is about one service, not {len(entry.services)}")
+        return self.service(entry.services[0])
+
+    def _with(self, entry: Entry, service: Service) -> State:
+        services = MappingProxyType({**self.services, service.name: service})
+        return replace(self, head=entry, services=services)
+
+
+def fold(entries: Iterable[Entry]) -> State:
+    """What the log of `entries` says.
+
+    Raises:
+        IllegalEntry: At the first entry that may not stand where it stands.
+    """
+    state = State()
+    for entry in entries:
+        state = state.then(entry)
+    return state
+
+
+def _released(service: Service, body: Released) -> Service:
+    _need(body.release not in service.numbers, f"{body.release} has a number already")
+    number = len(service.numbers) + 1
+    _need(body.number == number, f"the next number of {service.name} is {number}, not {body.number}")
+    return replace(service, numbers={**service.numbers, body.release: number})
+
+
+def _asked(service: Service, entry: Entry, body: Asked) -> Service:
+    if service.asked is not None:
+        raise _BrokenRule(f"entry {service.asked.seq} is still open for {service.name}")
+    _need(body.before == service.split, f"{service.name} serves {service.split}, not {body.before}")
+    unknown = [release for release in body.after.releases if release not in service.numbers]
+    _need(not unknown, f"{unknown} were never released for {service.name}")
+    _need(entry.rollout is not None and entry.rollout >= service.rollout, f"rollout {service.rollout} came after it")
+    return replace(service, asked=entry, fence=entry.seq, rollout=entry.rollout or 0)
+
+
+def _taken_over(service: Service, entry: Entry, body: Takeover) -> Service:
+    if service.asked is None or service.asked.seq != body.of:
+        raise _BrokenRule(f"entry {body.of} is not open for {service.name}")
+    return replace(service, fence=entry.seq)
+
+
+def _seen(service: Service, entry: Entry, body: Seen) -> Service:
+    asked = service.asked
+    if asked is None or not isinstance(asked.body, Asked):
+        raise _BrokenRule(f"nothing is open for {service.name}")
+    _need(body.fence == service.fence, f"entry {service.fence} drives {service.name}, not {body.fence}")
+    if body.verdict == "unknown":
+        _need(entry.closes is None, "what is unknown closes nothing")
+        return service
+    _need(entry.closes == asked.seq, f"it closes {entry.closes}, but {asked.seq} is open")
+    wanted = asked.body.after if body.verdict == "applied" else asked.body.before
+    _need(body.split == wanted, f"{body.verdict} means that {wanted} is served, not {body.split}")
+    return replace(
+        service,
+        split=wanted,
+        asked=None,
+        since=entry.time,
+        changes=(*service.changes, Change(asked, entry, body.verdict, wanted)),
+        past=_pile(service.past, wanted, service.rollout, rolled_back=asked.body.move == "rollback"),
+    )
+
+
+def _pile(
+    past: tuple[tuple[int, Split], ...], served: Split, rollout: int, *, rolled_back: bool
+) -> tuple[tuple[int, Split], ...]:
+    """Put what answers now on the pile, one split a rollout; a rollback takes off what lay above its target."""
+    live = [split.live for _, split in past]
+    if live and served.live == live[-1]:
+        return (*past[:-1], (past[-1][0], served))
+    if rolled_back and served.live in live:
+        index = live.index(served.live)
+        return (*past[:index], (past[index][0], served))
+    if not served.live:
+        return past
+    return (*(past[:-1] if past and past[-1][0] == rollout else past), (rollout, served))
+
+
+class _BrokenRule(Exception):
+    pass
+
+
+def _need(holds: Any, rule: str) -> None:
+    if not holds:
+        raise _BrokenRule(rule)
