@@ -1,0 +1,109 @@
+"""What stands between a store and its backend: proof that writes are create-only, and the store's identity."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Iterable, Iterator
+
+from prefect_mlops.blocks._backend import SCRATCH, Backend
+from prefect_mlops.blocks._canonical import canonical, digest
+from prefect_mlops.blocks.errors import ObjectDamaged, StoreRefused
+
+IDENTITY = "store.json"
+"""The key of the one document that says which store this is."""
+
+_ID = re.compile(r"[0-9a-f]{32}")
+
+
+class Guard:
+    """A backend that must prove itself before its first write."""
+
+    def __init__(self, backend: Backend, store: str) -> None:
+        self._backend, self._store = backend, store
+        self._id: str | None = None
+
+    @property
+    def lanes(self) -> int:
+        return self._backend.lanes
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        self.identity()
+        return self._backend.put_new(key, data)
+
+    def put_new_stream(self, key: str, chunks: Iterable[bytes]) -> bool:
+        self.identity()
+        return self._backend.put_new_stream(key, chunks)
+
+    def get(self, key: str) -> bytes | None:
+        return self._backend.get(key)
+
+    def stream(self, key: str) -> Iterator[bytes] | None:
+        return self._backend.stream(key)
+
+    def has(self, key: str) -> bool:
+        return self._backend.has(key)
+
+    def list(self, prefix: str) -> Iterator[str]:
+        return self._backend.list(prefix)
+
+    def delete(self, key: str) -> None:
+        self._backend.delete(key)
+
+    def identity(self) -> str:
+        """The store's id; an empty place becomes a store.
+
+        Raises:
+            StoreRefused: If the place overwrites what is there, or holds things but no identity.
+            ObjectDamaged: If the identity's bytes are not what was written.
+        """
+        if self._id is None:
+            self._prove()
+            self._id = self._read() or self._create()
+        return self._id
+
+    def _prove(self) -> None:
+        """Nothing here is safe on a server that answers "created" and overwrites; some do."""
+        key = f"{SCRATCH}proof-{secrets.token_hex(8)}"
+        try:
+            self._backend.put_new(key, b"first")
+            kept = self._backend.get(key) == b"first"
+            refused = not self._backend.put_new(key, b"second")
+            if not (kept and refused and self._backend.get(key) == b"first"):
+                raise StoreRefused(
+                    self._store,
+                    "it overwrites what is there, although asked to create only",
+                    "use a folder, or a server that honours If-None-Match (versitygw does with --sidecar)",
+                )
+        finally:
+            self._backend.delete(key)
+
+    def _read(self) -> str | None:
+        data = self._backend.get(IDENTITY)
+        if data is None:
+            return None
+        line, _, rest = data.partition(b"\n")
+        if rest != hashlib.sha256(line).hexdigest().encode() + b"\n":
+            raise ObjectDamaged(self._store, IDENTITY, digest(line))
+        document = json.loads(line)
+        match document:
+            case {"format": 1, "hash": "sha256", "id": str(identity)} if _ID.fullmatch(identity):
+                return identity
+            case _:
+                advice = "use the version of this library that wrote it"
+                raise StoreRefused(self._store, f"{IDENTITY} says {line.decode()}", advice)
+
+    def _create(self) -> str:
+        if next(self._backend.list(""), None) is not None and self._read() is None:
+            raise StoreRefused(
+                self._store,
+                f"it holds things but no {IDENTITY}",
+                f"restore {IDENTITY} from a copy, or use an empty place for a new store",
+            )
+        line = canonical({"format": 1, "hash": "sha256", "id": secrets.token_hex(16)})
+        self._backend.put_new(IDENTITY, line + b"\n" + hashlib.sha256(line).hexdigest().encode() + b"\n")
+        identity = self._read()
+        assert identity is not None, "a store that kept its proof keeps its identity"
+        return identity

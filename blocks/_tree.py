@@ -1,0 +1,188 @@
+"""Files on a disk into a snapshot, and back."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from prefect_mlops.blocks._backend import CHUNK
+from prefect_mlops.blocks._objects import Objects
+from prefect_mlops.blocks.errors import Invalid
+from prefect_mlops.blocks.release import File, Snapshot
+
+
+def add(objects: Objects, lanes: int, path: Path) -> Snapshot:
+    """Keep the file, or all files of the folder, `path`, and the manifest that names them."""
+    found = _files(path)
+    with ThreadPoolExecutor(lanes, thread_name_prefix="add") as pool:
+        files = pool.map(lambda item: _add_file(objects, *item), found)
+        snapshot = Snapshot(files=tuple(sorted(files, key=lambda file: file.path)))
+    objects.put(snapshot.canonical())
+    return snapshot
+
+
+def checkout(objects: Objects, snapshot: Snapshot, folder: Path) -> None:
+    """Write the files of `snapshot` to the new folder `folder`, which appears whole or not at all."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        _sweep(folder)
+        with _draft(folder) as draft:
+            _write(objects, snapshot, draft)
+            try:
+                draft.rename(folder)
+            except OSError:
+                if not folder.is_dir():
+                    raise
+            else:
+                _sync(folder.parent)
+                return
+    if _hashed(folder) != {file.path: file.digest for file in snapshot.files}:
+        raise Invalid(
+            f"the folder {folder}", "is new, empty, or holds just this snapshot", "other files", "name another"
+        )
+
+
+def _files(path: Path) -> list[tuple[str, Path]]:
+    """Path inside the snapshot, and on the disk, of each file."""
+    try:
+        if not path.is_dir():
+            return [(path.name, _plain(path, path.parent))]
+        found = [(file.relative_to(path).as_posix(), _plain(file, path)) for file in _walk(path)]
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if not found:
+        raise Invalid(f"the folder {path}", "holds at least one file", "none", "name another")
+    return found
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for child in sorted(folder.iterdir()):
+        if child.is_dir() and not child.is_symlink():
+            yield from _walk(child)
+        else:
+            yield child
+
+
+def _plain(path: Path, inside: Path) -> Path:
+    """`path` with its links followed, if it is a plain file inside `inside`."""
+    real = path.resolve(strict=True)
+    if not real.is_relative_to(inside.resolve()):
+        raise Invalid(f"the link {path}", f"stays inside {inside}", str(real), "copy the file there")
+    if not stat.S_ISREG(real.stat().st_mode):
+        raise Invalid(str(path), "is a plain file", _kind(real), "leave it out")
+    return real
+
+
+def _kind(path: Path) -> str:
+    mode = path.stat().st_mode
+    kinds = {"folder": stat.S_ISDIR, "socket": stat.S_ISSOCK, "pipe": stat.S_ISFIFO}
+    return next((name for name, test in kinds.items() if test(mode)), "device")
+
+
+def _add_file(objects: Objects, name: str, path: Path) -> File:
+    """Hash first, for the name; then stream under that name what still must have that hash."""
+    size, hasher = 0, hashlib.sha256()
+    for chunk in _read(path):
+        size += len(chunk)
+        hasher.update(chunk)
+    digest = f"sha256:{hasher.hexdigest()}"
+    try:
+        file = File(path=name, size=size, digest=digest)
+        file.canonical()
+    except (ValidationError, UnicodeEncodeError) as error:
+        rule = "is text in UTF-8 without a backslash"
+        raise Invalid(f"the name of the file {os.fsencode(path)!r}", rule, os.fsencode(name), "rename it") from error
+    objects.put_stream(digest, lambda: _unchanged(path, digest))
+    return file
+
+
+def _unchanged(path: Path, digest: str) -> Iterator[bytes]:
+    hasher = hashlib.sha256()
+    for chunk in _read(path):
+        hasher.update(chunk)
+        yield chunk
+    if f"sha256:{hasher.hexdigest()}" != digest:
+        raise Invalid(f"the file {path}", "stays as it is while it is added", "a change", "stop what writes to it")
+
+
+def _read(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb", buffering=0) as file:
+            while chunk := file.read(CHUNK):
+                yield chunk
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> Invalid:
+    return Invalid(str(error.filename or path), "can be read", (error.strerror or str(error)).lower(), "look at it")
+
+
+@contextmanager
+def _draft(folder: Path) -> Iterator[Path]:
+    """A locked folder beside `folder`, removed in the end unless it was renamed."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = folder.with_name(f".{folder.name}.draft-{secrets.token_hex(8)}")
+    draft.mkdir()
+    descriptor = os.open(draft, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield draft
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove drafts whose writers were killed."""
+    for draft in folder.parent.glob(f".{folder.name}.draft-*"):
+        descriptor = os.open(draft, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(draft, ignore_errors=True)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(descriptor)
+
+
+def _write(objects: Objects, snapshot: Snapshot, draft: Path) -> None:
+    for file in snapshot.files:
+        target = draft / file.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _write_file(target, objects.stream(file.digest))
+    for folder, _, _ in os.walk(draft):
+        _sync(Path(folder))
+
+
+def _write_file(target: Path, chunks: Iterable[bytes]) -> None:
+    with target.open("xb") as out:
+        for chunk in chunks:
+            out.write(chunk)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _hashed(folder: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for path in _walk(folder):
+        with path.open("rb") as file:
+            found[path.relative_to(folder).as_posix()] = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    return found
