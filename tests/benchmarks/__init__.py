@@ -3,7 +3,7 @@
 A benchmark is a module `tests/benchmarks/bench_<thing>.py` with one function::
 
     def run() -> Iterator[Benchmark]:
-        yield Benchmark("server one row", ours=310.0, peer=95.0, peer_name="mlserver 1.7.1", unit="requests/cpu s", goal=3)
+        yield Benchmark("one row", ours=310.0, peer=95.0, peer_name="mlserver 1.7.1", unit="requests/cpu s", goal=3)
 
 Both sides are measured within that one call, on the same input. Whatever `run` or its child
 processes print goes to standard error, so they may print freely. A peer that cannot be had

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -21,7 +21,7 @@ from tests.benchmarks import Unmeasured
 
 
 @contextmanager
-def _results() -> Iterator[TextIO]:
+def _results() -> Generator[TextIO]:
     """The real standard output; descriptor 1 itself, children's too, leads to standard error."""
     sys.stdout.flush()
     real = os.dup(1)
@@ -56,7 +56,8 @@ def main(words: list[str]) -> int:
         print(f"no benchmark matches {words}; see tests/benchmarks/bench_*.py", file=sys.stderr)
         return 2
     with _results() as results:
-        return 0 if all([_measure(module, results) for module in modules]) else 1
+        measured = [_measure(module, results) for module in modules]
+    return 0 if all(measured) else 1
 
 
 if __name__ == "__main__":

@@ -1,0 +1,40 @@
+# `make demo` and `make test` need git, make and some Python 3 on this machine, and nothing else.
+# Options: PYTHON=/path/to/python3.12, PYTEST_ARGS="-k store", DEMO_ARGS="--data FILE", BENCH="server".
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench lock environment clean
+
+VENV := .venv/bin
+VERSITYGW := github.com/versity/versitygw/cmd/versitygw@v1.8.0
+export PYTHON
+
+help:
+	@echo "make demo | test | check | format | bench | lock | clean"
+
+demo: environment
+	@$(VENV)/prefect-mlops demo $(DEMO_ARGS)
+
+test: environment .tools/bin/versitygw
+	@$(VENV)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+
+check: environment
+	@$(VENV)/python .ci/check.py
+
+format: environment
+	@$(VENV)/ruff check --quiet --fix . ; $(VENV)/ruff format .
+
+bench: environment
+	@$(VENV)/python -m tests.benchmarks $(BENCH)
+
+lock:
+	@sh .ci/bootstrap.sh --lock
+
+environment:
+	@sh .ci/bootstrap.sh
+
+# An S3 server to test against; without Go its tests are skipped, and everything else still runs.
+.tools/bin/versitygw:
+	@sh .ci/versitygw.sh $(VERSITYGW)
+
+clean:
+	rm -rf .venv .tools build dist .coverage .coverage.* .hypothesis .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Sentences: the flows a person triggers or a schedule starts."""

@@ -1,0 +1,1 @@
+"""Verbs: one Prefect task per action."""
