@@ -1,0 +1,121 @@
+"""The model: bytes that are checked before they are unpickled, then columns in and numbers out."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from prefect_mlops.deployments.server._config import Config, ModelFile
+from prefect_mlops.deployments.server._errors import ModelFailed, StartRefused
+from prefect_mlops.deployments.server._signature import Field, Row, Signature
+
+MODEL, SIGNATURE = "model.pkl", "signature.json"
+
+
+class Model:
+    """A fitted model with its signature.
+
+    Its columns always have the same types, whatever rows are in a batch, so that an answer does
+    not depend on its neighbours: integer int64 (float64 where nullable), number float64, string
+    pandas' `str`, boolean bool (object where nullable); null is NaN, or None in object columns.
+    """
+
+    def __init__(self, fitted: Any, signature: Signature) -> None:
+        self.signature = signature
+        self._call = getattr(fitted, "predict_proba" if signature.kind == "probabilities" else "predict")
+        self._columns = pd.Index(signature.names)
+
+    def predict(self, rows: Sequence[Row]) -> list[Row]:
+        """What the model answers for `rows`, one list of values per row.
+
+        Raises:
+            ModelFailed: If it raises, or answers another shape than its signature says, or NaN.
+        """
+        try:
+            answer = np.asarray(self._call(self.frame(rows)))
+        except Exception as error:
+            raise ModelFailed(f"raised {type(error).__name__}: {error}") from error
+        return self._checked(answer, len(rows))
+
+    def frame(self, rows: Sequence[Row]) -> pd.DataFrame:
+        """`rows` as the data frame that the model was trained on."""
+        columns = zip(*rows, strict=True)
+        arrays = [_array(field, column) for field, column in zip(self.signature.inputs, columns, strict=True)]
+        frame = pd.DataFrame(dict(enumerate(arrays)), copy=False)
+        frame.columns = self._columns
+        return frame
+
+    def _checked(self, answer: np.ndarray[Any, Any], rows: int) -> list[Row]:
+        if answer.ndim == 1:
+            answer = answer.reshape(-1, 1)
+        wanted = (rows, len(self.signature.outputs))
+        if answer.shape != wanted:
+            raise ModelFailed(f"answered shape {answer.shape}, its signature says {wanted}")
+        if answer.dtype.kind == "f" and not np.isfinite(answer).all():
+            raise ModelFailed("answered NaN or infinity")
+        values: list[Row] = answer.tolist()
+        if answer.dtype.kind not in "fiub" and not all(_is_plain(value) for row in values for value in row):
+            raise ModelFailed(f"answered values of type {answer.dtype}; strings, numbers and booleans can be sent")
+        return values
+
+
+def load(config: Config) -> Model:
+    """Check every file that `config` names, then unpickle the very bytes that were checked, and try the model.
+
+    Raises:
+        StartRefused: If a file is missing or has another size or digest, or the model cannot be loaded or used.
+    """
+    kept = {file.path: verified(config.folder, file) for file in config.files}
+    for path in (MODEL, SIGNATURE):
+        if path not in kept:
+            raise StartRefused(f"model {config.model} must have the file {path}, its files are {sorted(kept)}")
+    signature = Signature.parse(kept[SIGNATURE])
+    try:
+        model = Model(pickle.loads(kept[MODEL]), signature)
+    except Exception as error:
+        advice = "serve it with the software that it was trained with"
+        raise StartRefused(f"{MODEL} of {config.model} cannot be loaded: {type(error).__name__}: {error}; {advice}") from error
+    try:
+        model.predict([signature.coerced(signature.example, 0)])
+    except ModelFailed as error:
+        raise StartRefused(f"model {config.model} cannot answer its signature's own example: it {error}") from error
+    return model
+
+
+def verified(folder: Path, file: ModelFile) -> bytes:
+    """The bytes of `file`.
+
+    Raises:
+        StartRefused: If they cannot be read, or are not those that were named.
+    """
+    try:
+        data = (folder / file.path).read_bytes()
+    except OSError as error:
+        raise StartRefused(f"{file.path} in {folder} cannot be read: {error.strerror}") from error
+    found = "sha256:" + hashlib.sha256(data).hexdigest()
+    if len(data) != file.size or found != file.digest:
+        raise StartRefused(
+            f"{file.path} in {folder} is not the file that was released: "
+            f"expected {file.size} bytes with digest {file.digest}, found {len(data)} bytes with digest {found}; "
+            "nothing was loaded, put the right bytes back"
+        )
+    return data
+
+
+def _array(field: Field, column: tuple[Any, ...]) -> Any:
+    if field.type == "string":
+        return pd.array(column, dtype="str")
+    if field.type == "boolean":
+        return np.array(column, dtype=object if field.nullable else bool)
+    return np.array(column, dtype=np.int64 if field.type == "integer" and not field.nullable else np.float64)
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value))

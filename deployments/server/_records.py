@@ -1,0 +1,318 @@
+"""Records of what was predicted, and of what people later said about it.
+
+Every answer is recorded before it leaves. A record first lies in a **spool file**,
+`open-<pid>-<n>.jsonl`, one JSON object per line, and is then sealed with its neighbours into a
+**segment**, `segment-<n, 9 digits>-<sha256 of its bytes>.parquet`; the spool file is deleted only
+when its segment is on disk. Both forms have the same columns with the same meaning:
+
+| column | type | meaning |
+|---|---|---|
+| `kind` | string | `prediction` or `feedback` |
+| `request_id` | string | id of the prediction: the gateway's `x-request-id`, in answers `meta.puid` |
+| `client_request_id` | string, null | the caller's own id: `x-client-request-id`, else `meta.puid` of the request |
+| `attempt` | int32 | which try of the gateway this was, from 1 |
+| `time` | timestamp (us, UTC) | when the request had arrived; in JSON `2026-11-21T10:13:00.123456Z` |
+| `namespace`, `service` | string | what was asked |
+| `release`, `model` | string | digests of what answered |
+| `role` | string | role of the arm: `live`, `warm` or `shadow` |
+| `instance` | string | which process of the release |
+| `rows` | int32 | rows in the request; 0 in feedback |
+| `input_names`, `inputs` | string | JSON text: the fields, and one array of values per row; null in feedback |
+| `output_names`, `outputs` | string, null | JSON text likewise; `outputs` is null where the model failed |
+| `latency_ms` | double | from the request's arrival to this record |
+| `status` | int32 | status of the answer |
+| `error` | string, null | why the model failed |
+| `feedback_id` | string, null | id of the feedback itself |
+| `reward` | double, null | the feedback's reward |
+| `truth` | string, null | JSON text of the feedback's truth, as it was sent |
+
+A gateway may repeat a request, and a machine that dies between two steps may seal a spool file
+twice: readers take one record per (`kind`, `request_id`, `release`, `role`, `attempt`,
+`feedback_id`). A last line without its line end was never answered and is no record.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import queue
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MAX_FILE_BYTES = 16 * 1024 * 1024
+MAX_FILE_RECORDS = 50_000
+MAX_FILE_AGE_SECONDS = 60.0
+
+COLUMNS: dict[str, str] = {
+    "kind": "string",
+    "request_id": "string",
+    "client_request_id": "string",
+    "attempt": "int32",
+    "time": "timestamp",
+    "namespace": "string",
+    "service": "string",
+    "release": "string",
+    "model": "string",
+    "role": "string",
+    "instance": "string",
+    "rows": "int32",
+    "input_names": "string",
+    "inputs": "string",
+    "output_names": "string",
+    "outputs": "string",
+    "latency_ms": "double",
+    "status": "int32",
+    "error": "string",
+    "feedback_id": "string",
+    "reward": "double",
+    "truth": "string",
+}
+_SEGMENT = re.compile(r"^segment-(\d{9})-([0-9a-f]{64})\.parquet$")
+
+
+class SpoolFull(Exception):
+    """A record could not be written, so its answer must not leave."""
+
+
+class Spool:
+    """The folder in which one server process records its answers.
+
+    Only the thread that answers may call it; sealing happens in a thread of its own.
+
+    Args:
+        folder: Where spool files and segments lie; made if it is not there.
+        constant: The columns that are the same in every record of this process.
+    """
+
+    def __init__(self, folder: Path, constant: dict[str, Any]) -> None:
+        self.folder = folder
+        self._constant = b"," + orjson.dumps(constant)[1:] + b"\n"
+        self._path: Path | None = None
+        self._file = -1
+        self._number = self._size = self._records = 0
+        self._born = 0.0
+        self._sealer = _Sealer(folder)
+
+    def open(self) -> None:
+        """Make the folder, and have what a killed process left behind sealed.
+
+        Raises:
+            OSError: If the folder cannot be written.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        left = sorted(self.folder.glob("open-*.jsonl"))
+        self._start_file()
+        self._sealer.start()
+        for path in left:
+            self._sealer.put(path)
+
+    def append(self, records: Iterable[dict[str, Any]]) -> None:
+        """Write `records`; when this returns, they survive the death of this process.
+
+        Raises:
+            SpoolFull: If they could not all be written; then none of them is.
+        """
+        end = self._constant
+        lines = [orjson.dumps(record, option=orjson.OPT_UTC_Z)[:-1] + end for record in records]
+        data = b"".join(lines)
+        try:
+            self._write(data)
+        except OSError as error:
+            raise SpoolFull(f"the prediction could not be recorded: {error.strerror}") from error
+        self._size += len(data)
+        self._records += len(lines)
+
+    def tick(self) -> None:
+        """Hand a spool file that is long or old enough over for sealing. Call it about once a second."""
+        old = time.monotonic() - self._born > MAX_FILE_AGE_SECONDS
+        if self._records and (old or self._size >= MAX_FILE_BYTES or self._records >= MAX_FILE_RECORDS):
+            self._rotate()
+        self._sealer.again()
+
+    def close(self) -> None:
+        """Seal everything, then stop."""
+        if self._file >= 0:
+            self._rotate(reopen=False)
+        self._sealer.stop()
+
+    def _write(self, data: bytes) -> None:
+        if self._file < 0 or os.fstat(self._file).st_nlink == 0:
+            self._restart()
+        written = os.write(self._file, data)
+        if written == len(data):
+            return
+        try:
+            os.ftruncate(self._file, self._size)
+        except OSError:
+            self._rotate(reopen=False)
+        raise OSError(28, "no space left for a whole record")
+
+    def _restart(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._start_file()
+
+    def _start_file(self) -> None:
+        while True:
+            self._number += 1
+            path = self.folder / f"open-{os.getpid()}-{self._number}.jsonl"
+            try:
+                self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            except FileExistsError:
+                continue
+            break
+        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._path, self._size, self._records, self._born = path, 0, 0, time.monotonic()
+
+    def _rotate(self, *, reopen: bool = True) -> None:
+        path, old = self._path, self._file
+        self._file = -1
+        os.close(old)
+        if path is not None:
+            self._sealer.put(path)
+        if reopen:
+            try:
+                self._start_file()
+            except OSError as error:
+                _warn(f"no new spool file could be made in {self.folder}: {error.strerror}")
+
+
+class _Sealer:
+    """The thread that turns spool files into segments; what fails is tried again at the next tick."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._todo: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
+        self._failed: list[Path] = []
+        self._thread = threading.Thread(target=self._run, name="sealer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def put(self, path: Path) -> None:
+        self._todo.put(path)
+
+    def again(self) -> None:
+        """Try again what failed, with whatever comes next."""
+        failed, self._failed = self._failed, []
+        for path in failed:
+            self._todo.put(path)
+
+    def stop(self) -> None:
+        self.again()
+        self._todo.put(None)
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while (path := self._todo.get()) is not None:
+            try:
+                seal(path)
+            except Exception as error:
+                _warn(f"{path} could not be sealed, it stays and is tried again: {type(error).__name__}: {error}")
+                self._failed.append(path)
+
+
+def seal(path: Path) -> Path | None:
+    """Turn the spool file `path` into a segment beside it, and delete it.
+
+    Safe to repeat: the same spool file gives a segment of the same bytes, which is then there already.
+
+    Returns:
+        The segment, or None where there was no record in it, or its writer is still alive.
+
+    Raises:
+        OSError: If the disk does not take it; the spool file is then still there.
+    """
+    try:
+        source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(source, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with os.fdopen(os.dup(source), "rb") as file:
+            data = _whole_lines(path, file.read())
+        segment = _write_segment(path.parent, _parquet(data)) if data else None
+        path.unlink(missing_ok=True)
+        return segment
+    except BlockingIOError:
+        return None
+    finally:
+        os.close(source)
+
+
+def _whole_lines(path: Path, data: bytes) -> bytes:
+    whole, line_end, torn = data.rpartition(b"\n")
+    if torn:
+        _warn(f"{path.name}: dropped 1 line of {len(torn)} bytes that was never finished, so never answered")
+    return whole + line_end
+
+
+def _parquet(data: bytes) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(_table(data), sink, compression="zstd", write_page_index=True)
+    return sink.getvalue().to_pybytes()
+
+
+def _table(data: bytes) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.json
+
+    options = pyarrow.json.ParseOptions(explicit_schema=_schema(), unexpected_field_behavior="error")
+    reading = pyarrow.json.ReadOptions(use_threads=False, block_size=len(data) + 1)
+    return pyarrow.json.read_json(pa.BufferReader(data), read_options=reading, parse_options=options)
+
+
+def _schema() -> pa.Schema:
+    import pyarrow as pa
+
+    types = {"string": pa.string(), "int32": pa.int32(), "double": pa.float64(), "timestamp": pa.timestamp("us", "UTC")}
+    return pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
+
+
+def _write_segment(folder: Path, data: bytes) -> Path:
+    digest = hashlib.sha256(data).hexdigest()
+    with (folder / "seal.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        known = [match for match in map(_SEGMENT.match, os.listdir(folder)) if match]
+        same = [match.group() for match in known if match.group(2) == digest]
+        if same:
+            return folder / same[0]
+        number = max((int(match.group(1)) for match in known), default=-1) + 1
+        segment = folder / f"segment-{number:09d}-{digest}.parquet"
+        _put(segment, data)
+    return segment
+
+
+def _put(path: Path, data: bytes) -> None:
+    temporary = path.parent / "segment.tmp"
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _warn(message: str) -> None:
+    print(f"model server: {message}", file=sys.stderr, flush=True)

@@ -1,0 +1,311 @@
+"""The ASGI application: paths, limits, and the order of things: check, predict, record, answer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import orjson
+
+from prefect_mlops.deployments.server import _openapi, _protocol
+from prefect_mlops.deployments.server._batch import Batcher, Job, Outcome
+from prefect_mlops.deployments.server._config import Config
+from prefect_mlops.deployments.server._errors import ModelFailed, RequestRefused, bad_data
+from prefect_mlops.deployments.server._model import Model
+from prefect_mlops.deployments.server._protocol import Question
+from prefect_mlops.deployments.server._records import Spool, SpoolFull
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = dict[bytes, bytes]
+
+ROLES = frozenset({"live", "warm", "shadow"})
+MAX_WAITING_BODIES = 4
+MAX_ATTEMPT = 1_000_000
+_JSON = b"application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who asked, when, and in which role this server was asked."""
+
+    request_id: str
+    client_request_id: str | None
+    attempt: int
+    role: str
+    time: datetime
+    clock: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What goes back: a status, a body of JSON, and more headers than every answer has."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class App:
+    """One model behind Seldon's REST protocol.
+
+    Args:
+        config: What is served.
+        model: The model, loaded and tried.
+        spool: Where every prediction is recorded before its answer leaves.
+    """
+
+    def __init__(self, config: Config, model: Model, spool: Spool) -> None:
+        self.config, self.model, self.spool = config, model, spool
+        self.batcher = Batcher(model.predict, self._deliver)
+        self._bytes_waiting = 0
+        self._names = model.signature.outputs_list
+        self._input_names = orjson.dumps(model.signature.names).decode()
+        self._output_names = orjson.dumps(self._names).decode()
+        self._tags = {"release": config.release, "model": config.model}
+        self._headers = ((b"x-release", config.release.encode()), (b"x-model-digest", config.model.encode()))
+        self._posts = {"/api/v1.0/predictions": self._predict, "/api/v1.0/feedback": self._feedback}
+        self._pages = _pages(config, model)
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        clock, headers = time.perf_counter(), dict(scope["headers"])
+        request_id = headers.get(b"x-request-id", b"").decode("latin-1")
+        known = _protocol.valid_id(request_id)
+        if not known:
+            request_id_given, request_id = request_id, uuid4().hex
+        try:
+            if not known and request_id_given:
+                raise _bad_header("x-request-id", f"1 to {_protocol.MAX_ID_CHARACTERS} visible ASCII characters")
+            answer = await self._answered(scope, headers, request_id, receive, clock)
+        except RequestRefused as error:
+            answer = _refusal(error)
+        except SpoolFull as error:
+            answer = Answer(503, _protocol.failure(503, "NOT_RECORDED", f"{error}; nothing was answered, try again"))
+        await self._send(send, answer, request_id)
+
+    async def _answered(
+        self, scope: Message, headers: Headers, request_id: str, receive: Receive, clock: float
+    ) -> Answer:
+        method, path = scope["method"], scope["path"]
+        handler = self._posts.get(path)
+        if handler is None:
+            return self._page(method, path)
+        if method != "POST":
+            raise _method_refused(method, path, "POST")
+        _check_content(headers)
+        body = await self._body(headers, receive)
+        try:
+            return await handler(body, _asked(headers, request_id, clock))
+        finally:
+            self._bytes_waiting -= len(body)
+
+    def _page(self, method: str, path: str) -> Answer:
+        page = self._pages.get(path)
+        if page is None:
+            raise RequestRefused(404, "NOT_FOUND", f"there is nothing at {path[:200]!r}, see /openapi.json")
+        if method not in ("GET", "HEAD"):
+            raise _method_refused(method, path, "GET, HEAD")
+        return Answer(200, page)
+
+    async def _predict(self, body: bytes, asked: Asked) -> Answer:
+        question = _protocol.question(body, self.model.signature)
+        job = Job(question.rows, asyncio.get_running_loop().create_future(), (asked, question))
+        self.batcher.put(job)
+        outcome: Outcome | SpoolFull = await job.done
+        if isinstance(outcome, SpoolFull):
+            raise outcome
+        if isinstance(outcome, ModelFailed):
+            return Answer(500, _protocol.failure(500, "MODEL_FAILED", self._failure(outcome)))
+        tags = {**question.tags, **self._tags}
+        return Answer(200, _protocol.answer(outcome, self._names, question.form, asked.request_id, tags))
+
+    async def _feedback(self, body: bytes, asked: Asked) -> Answer:
+        told = _protocol.feedback(body, None)
+        self.spool.append([_feedback_record(told, asked)])
+        status = {"status": "SUCCESS", "code": 200, "info": "recorded"}
+        return Answer(200, orjson.dumps({"meta": {"puid": told.request_id}, "status": status}))
+
+    def _deliver(self, jobs: list[Job], outcomes: list[Outcome]) -> None:
+        """Record a call of the model in one write; only then do its answers leave."""
+        now = time.perf_counter()
+        full: SpoolFull | None = None
+        try:
+            self.spool.append(self._record(job, outcome, now) for job, outcome in zip(jobs, outcomes, strict=True))
+        except SpoolFull as error:
+            full = error
+            _warn(str(error))
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            if isinstance(outcome, ModelFailed):
+                _warn(f"request {job.about[0].request_id}: {self._failure(outcome)}")
+            if not job.done.done():
+                job.done.set_result(full or outcome)
+
+    def _record(self, job: Job, outcome: Outcome, now: float) -> dict[str, Any]:
+        asked: Asked = job.about[0]
+        question: Question = job.about[1]
+        failed = isinstance(outcome, ModelFailed)
+        return {
+            "kind": "prediction",
+            "request_id": asked.request_id,
+            "client_request_id": asked.client_request_id or question.puid,
+            "attempt": asked.attempt,
+            "time": asked.time,
+            "role": asked.role,
+            "rows": len(job.rows),
+            "input_names": self._input_names,
+            "inputs": orjson.dumps(job.rows).decode(),
+            "output_names": self._output_names,
+            "outputs": None if failed else orjson.dumps(outcome).decode(),
+            "latency_ms": round((now - asked.clock) * 1000, 3),
+            "status": 500 if failed else 200,
+            "error": str(outcome) if failed else None,
+        }
+
+    def _failure(self, error: ModelFailed) -> str:
+        return f"the model of release {self.config.release} {error}"
+
+    async def _body(self, headers: Headers, receive: Receive) -> bytes:
+        limit = self.config.max_body_bytes
+        announced = headers.get(b"content-length", b"0")
+        if int(announced) > limit:
+            raise _too_long(limit, f"{announced.decode()[:30]} were announced")
+        parts: list[bytes] = []
+        length = 0
+        try:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise bad_data("the connection was closed before the whole body had come")
+                part: bytes = message.get("body", b"")
+                length += len(part)
+                self._bytes_waiting += len(part)
+                parts.append(part)
+                if length > limit:
+                    raise _too_long(limit, "more came")
+                if self._bytes_waiting > MAX_WAITING_BODIES * limit:
+                    raise RequestRefused(503, "BUSY", "too many long requests at the same time; try again")
+                if not message.get("more_body", False):
+                    return parts[0] if len(parts) == 1 else b"".join(parts)
+        except RequestRefused:
+            self._bytes_waiting -= length
+            raise
+
+    async def _send(self, send: Send, answer: Answer, request_id: str) -> None:
+        headers = [
+            (b"content-type", _JSON),
+            (b"content-length", str(len(answer.body)).encode()),
+            (b"x-request-id", request_id.encode()),
+            *self._headers,
+            *answer.headers,
+        ]
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body})
+
+
+def _pages(config: Config, model: Model) -> dict[str, bytes]:
+    openapi = orjson.dumps(_openapi.document(config, model.signature), option=orjson.OPT_INDENT_2)
+    healthy = orjson.dumps({"status": {"status": "SUCCESS", "code": 200, "info": "ready"}})
+    ready = {"pid": os.getpid(), "release": config.release, "model": config.model, "instance": config.instance}
+    return {
+        "/ready": orjson.dumps(ready),
+        "/live": healthy,
+        "/health/ping": b'"pong"',
+        "/health/status": healthy,
+        "/metadata": orjson.dumps(_metadata(config, model)),
+        "/openapi.json": openapi,
+        "/seldon.json": openapi,
+    }
+
+
+def _metadata(config: Config, model: Model) -> dict[str, Any]:
+    signature = model.signature
+    inputs = {"names": signature.names, "shape": [len(signature.names)]}
+    outputs = {"names": signature.outputs_list, "shape": [len(signature.outputs)]}
+    return {
+        "name": config.service,
+        "versions": [config.release],
+        "platform": "prefect-mlops",
+        "inputs": [{"messagetype": "ndarray", "schema": inputs}],
+        "outputs": [{"messagetype": "ndarray", "schema": outputs}],
+        "custom": {"release": config.release, "model": config.model, "output": signature.kind},
+    }
+
+
+def _asked(headers: Headers, request_id: str, clock: float) -> Asked:
+    client_id = headers.get(b"x-client-request-id", b"").decode("latin-1") or None
+    if client_id is not None and not _protocol.valid_id(client_id):
+        raise _bad_header("x-client-request-id", f"1 to {_protocol.MAX_ID_CHARACTERS} visible ASCII characters")
+    role = headers.get(b"x-mlops-role", b"live").decode("latin-1")
+    if role not in ROLES:
+        raise _bad_header("x-mlops-role", "live, warm or shadow")
+    attempt = headers.get(b"x-envoy-attempt-count", b"1")
+    if not (attempt.isdigit() and len(attempt) < 7 and int(attempt) > 0):
+        raise _bad_header("x-envoy-attempt-count", "a whole number from 1 to 999999")
+    return Asked(request_id, client_id, int(attempt), role, datetime.now(UTC), clock)
+
+
+def _check_content(headers: Headers) -> None:
+    kind, _, parameters = headers.get(b"content-type", b"").lower().partition(b";")
+    charset = parameters.strip().removeprefix(b"charset=").strip(b'"')
+    if kind.strip() != _JSON or (parameters.strip() and charset not in (b"utf-8", b"utf8")):
+        raise RequestRefused(415, "UNSUPPORTED_MEDIA_TYPE", "the body must be JSON: send content-type: application/json")
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise RequestRefused(415, "UNSUPPORTED_MEDIA_TYPE", "the body must not be compressed: leave content-encoding out")
+
+
+def _feedback_record(told: _protocol.Feedback, asked: Asked) -> dict[str, Any]:
+    return {
+        "kind": "feedback",
+        "request_id": told.request_id,
+        "client_request_id": asked.client_request_id,
+        "attempt": asked.attempt,
+        "time": asked.time,
+        "role": asked.role,
+        "rows": 0,
+        "latency_ms": round((time.perf_counter() - asked.clock) * 1000, 3),
+        "status": 200,
+        "feedback_id": asked.request_id,
+        "reward": told.reward,
+        "truth": None if told.truth is None else orjson.dumps(told.truth).decode(),
+    }
+
+
+def _refusal(error: RequestRefused) -> Answer:
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    if isinstance(error, MethodRefused):
+        headers = ((b"allow", error.allow.encode()),)
+    return Answer(error.status, _protocol.failure(error.status, error.reason, error.info), headers)
+
+
+class MethodRefused(RequestRefused):
+    """A path that is there, asked in a way that it does not answer."""
+
+    def __init__(self, status: int, reason: str, info: str, allow: str) -> None:
+        super().__init__(status, reason, info)
+        self.args = (status, reason, info, allow)
+        self.allow = allow
+
+
+def _method_refused(method: str, path: str, allow: str) -> MethodRefused:
+    return MethodRefused(405, "METHOD_NOT_ALLOWED", f"{path} answers {allow}, got {method}", allow)
+
+
+def _bad_header(name: str, rule: str) -> RequestRefused:
+    return RequestRefused(400, "BAD_HEADER", f"the header {name} must be {rule}")
+
+
+def _too_long(limit: int, got: str) -> RequestRefused:
+    return RequestRefused(413, "BODY_TOO_LONG", f"a body may have at most {limit} bytes, {got}; send fewer rows at a time")
+
+
+def _warn(message: str) -> None:
+    print(f"model server: {message}", file=sys.stderr, flush=True)
