@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import os
 import secrets
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from posixpath import dirname
 
 from prefect_mlops.blocks._backend import CHUNK, SCRATCH
 from prefect_mlops.blocks._disk import Disk, RealDisk
@@ -57,9 +57,9 @@ class Folder:
         target = self._path(key)
         with self._told(key):
             self._sweep()
-            self._make_durable(os.path.dirname(target))
+            self._make_durable(dirname(target))
             if self.disk.is_file(target):
-                self._sync_folder(os.path.dirname(target))  # its writer may have died before it did so
+                self._sync_folder(dirname(target))  # its writer may have died before it did so
                 return False
             return self._link_new(target, chunks)
 
@@ -116,7 +116,7 @@ class Folder:
                 self._write(descriptor, memoryview(chunk))
             self.disk.sync(descriptor)
             new = self._link(part, target)
-            self._sync_folder(os.path.dirname(target))
+            self._sync_folder(dirname(target))
             return new
         finally:
             with suppress(FileNotFoundError):
@@ -154,7 +154,7 @@ class Folder:
         """
         if folder in self._durable or folder == "/":
             return
-        above = os.path.dirname(folder)
+        above = dirname(folder)
         self._make_durable(above)
         with suppress(FileExistsError):
             self.disk.make_folder(folder)
@@ -196,7 +196,7 @@ class Folder:
             self.disk.close(descriptor)
 
     @contextmanager
-    def _told(self, key: str) -> Iterator[None]:
+    def _told(self, key: str) -> Generator[None]:
         """Say in one sentence what the operating system said."""
         try:
             yield

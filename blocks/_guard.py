@@ -7,10 +7,11 @@ import json
 import re
 import secrets
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from prefect_mlops.blocks._backend import SCRATCH, Backend
 from prefect_mlops.blocks._canonical import canonical, digest
-from prefect_mlops.blocks.errors import ObjectDamaged, StoreRefused
+from prefect_mlops.blocks.errors import ObjectDamaged, StoreError, StoreRefused, StoreUnreachable
 
 IDENTITY = "store.json"
 """The key of the one document that says which store this is."""
@@ -67,18 +68,18 @@ class Guard:
     def _prove(self) -> None:
         """Nothing here is safe on a server that answers "created" and overwrites; some do."""
         key = f"{SCRATCH}proof-{secrets.token_hex(8)}"
-        try:
-            self._backend.put_new(key, b"first")
-            kept = self._backend.get(key) == b"first"
-            refused = not self._backend.put_new(key, b"second")
-            if not (kept and refused and self._backend.get(key) == b"first"):
-                raise StoreRefused(
-                    self._store,
-                    "it overwrites what is there, although asked to create only",
-                    "use a folder, or a server that honours If-None-Match (versitygw does with --sidecar)",
-                )
-        finally:
+        self._backend.put_new(key, b"first")
+        kept = self._backend.get(key) == b"first"
+        refused = not self._backend.put_new(key, b"second")
+        unchanged = self._backend.get(key) == b"first"
+        with suppress(StoreError):  # keys that may not delete are a good idea, and leave a scratch key behind
             self._backend.delete(key)
+        if not (kept and refused and unchanged):
+            raise StoreRefused(
+                self._store,
+                "it overwrites what is there, although asked to create only",
+                "use a folder, or a server that honours If-None-Match (versitygw does with --sidecar)",
+            )
 
     def _read(self) -> str | None:
         data = self._backend.get(IDENTITY)
@@ -104,6 +105,7 @@ class Guard:
             )
         line = canonical({"format": 1, "hash": "sha256", "id": secrets.token_hex(16)})
         self._backend.put_new(IDENTITY, line + b"\n" + hashlib.sha256(line).hexdigest().encode() + b"\n")
-        identity = self._read()
-        assert identity is not None, "a store that kept its proof keeps its identity"
+        identity = self._read()  # ours, or that of whoever was first
+        if identity is None:
+            raise StoreUnreachable(self._store, f"it accepted {IDENTITY} and does not have it")
         return identity

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
 from prefect_mlops.blocks._backend import Backend
 from prefect_mlops.blocks.errors import Invalid, StoreUnreachable
@@ -67,16 +68,15 @@ class Journal:
         Only reading a number says that it is absent; a listing may lag behind, so it is merely used
         to know how far it is worth reading ahead.
         """
-        number = start
-        if self._backend.lanes > 1:
-            for number, data in self._ahead(start):
-                if data is None:
-                    return
-                yield number, data
-                number += 1
-        while (data := self.read(number)) is not None:
+        numbers = count(start)
+        for data in self._ahead(start) if self._backend.lanes > 1 else ():
+            if data is None:
+                return
+            yield next(numbers), data
+        for number in numbers:
+            if (data := self.read(number)) is None:
+                return
             yield number, data
-            number += 1
 
     def numbers(self) -> list[int]:
         """Every number that a listing shows, ascending: a gap in it is damage."""
@@ -84,14 +84,13 @@ class Journal:
         names = (key[len(prefix) :] for key in self._backend.list(prefix))
         return sorted(int(name) for name in names if NUMBER.fullmatch(name))
 
-    def _ahead(self, start: int) -> Iterator[tuple[int, bytes | None]]:
-        """Entries that a listing promises, many requests at a time."""
+    def _ahead(self, start: int) -> Iterator[bytes | None]:
+        """The entries that a listing promises, many requests at a time."""
         first = self.read(start)
-        yield start, first
+        yield first
         if first is None:
             return
         last = max(self.numbers(), default=start)
         with ThreadPoolExecutor(self._backend.lanes, thread_name_prefix="journal") as pool:
             for begin in range(start + 1, last + 1, _AHEAD):
-                window = range(begin, min(begin + _AHEAD, last + 1))
-                yield from zip(window, pool.map(self.read, window), strict=True)
+                yield from pool.map(self.read, range(begin, min(begin + _AHEAD, last + 1)))
