@@ -1,1 +1,7 @@
-"""Sentences: the flows a person triggers or a schedule starts."""
+"""Sentences: the flows that a person triggers or a schedule starts."""
+
+from prefect_mlops.flows.reconcile import reconcile_serving
+from prefect_mlops.flows.release import release_model
+from prefect_mlops.flows.rollback import rollback_release
+
+__all__ = ["reconcile_serving", "release_model", "rollback_release"]

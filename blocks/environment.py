@@ -1,0 +1,204 @@
+"""Environments: the one block that a flow is given the name of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
+
+from prefect.blocks.core import Block
+from pydantic import Field, PrivateAttr
+
+from prefect_mlops.blocks._canonical import Label, Value
+from prefect_mlops.blocks.entry import Actor, Genesis, Run
+from prefect_mlops.blocks.errors import Invalid
+from prefect_mlops.blocks.local_serving import LocalServing
+from prefect_mlops.blocks.log import NoLog, ReleaseLog, os_user
+from prefect_mlops.blocks.registry import ModelRegistry
+from prefect_mlops.blocks.split import Address, Counters, Observed, Split
+from prefect_mlops.blocks.store import Store
+
+
+@runtime_checkable
+class ServingTarget(Protocol):
+    """What serves: it is told a split and finds its own path there without a gap.
+
+    The fence is the number of the log entry on whose behalf a call is made; a target keeps the
+    highest it has seen for a service, and refuses a lower one.
+    """
+
+    def refusals(self, service: str, split: Split) -> list[str]:
+        """What in `split` it cannot do, as sentences; asked before anything changes."""
+        ...
+
+    def apply(self, service: str, split: Split, *, fence: int, store: Store) -> None:
+        """Serve `split`, whose releases are read from `store`.
+
+        Raises:
+            FenceTooLow: If a higher fence was seen. Nothing was changed.
+            ArmNotReady: If a release does not come up. Traffic was not moved to it.
+            TargetUnreachable: If the target does not answer.
+        """
+        ...
+
+    def observe(self, service: str) -> Observed:
+        """What is really served, read back from the parts that carry it out."""
+        ...
+
+    def address(self, service: str, release: str | None = None) -> Address:
+        """Where clients send requests, or where one release is reached for probes."""
+        ...
+
+    def counters(self, service: str) -> Counters:
+        """Cumulative counts of answers."""
+        ...
+
+    def services(self) -> tuple[str, ...]:
+        """Every service that it has something of."""
+        ...
+
+    def records(self) -> list[Path]:
+        """Folders with the prediction records of its model servers."""
+        ...
+
+
+class Policy(Value):
+    """The rules of an environment, as they are resolved into each entry that asks for a change."""
+
+    warm_minutes: int = Field(ge=0, description="How long the replaced release stays warm.")
+    watch_seconds: int = Field(ge=0, description="How long a new release is watched before it is kept.")
+    max_error_permille: int = Field(ge=0, le=1000, description="Failed answers of a watched release that are let pass.")
+    approval: bool = Field(description="Whether a person must approve each release.")
+    lease_seconds: int = Field(ge=1, description="After how long a silent run may be taken over.")
+
+
+class Environment(Block):
+    """A place that releases go to: names its store, its registry and its serving target, and holds its policy.
+
+    It holds names of blocks, not blocks, so that the Prefect UI can edit it safely.
+
+    Example:
+        ```python
+        from prefect_mlops.blocks import Environment
+        environment = Environment.load("BLOCK_NAME")
+        ```
+    """
+
+    _block_type_name = "MLOps Environment"
+    _block_type_slug = "mlops-environment"
+    _targets: ClassVar[dict[str, type[Block]]] = {"local-serving": LocalServing}
+
+    name: Label = Field(title="Name", description="Name of the environment, which is also the name of its log.")
+    store: str = Field(
+        default="mlops-store/local", title="Store", description="Block that holds objects and the log, as type/name."
+    )
+    serving: str = Field(
+        default="local-serving/local", title="Serving", description="Block that serves the models, as type/name."
+    )
+    registry: str = Field(
+        default="model-registry/local", title="Registry", description="Block that shows models to people, as type/name."
+    )
+    receipts: Path | None = Field(
+        default=None, title="Receipts", description="Folder outside the store that remembers the newest log entry."
+    )
+    warm_minutes: int = Field(default=30, ge=0, title="Warm minutes", description="How long a replaced release stays warm.")
+    watch_seconds: int = Field(
+        default=2, ge=0, title="Watch seconds", description="How long a new release is watched before it is kept."
+    )
+    max_error_permille: int = Field(
+        default=10, ge=0, le=1000, title="Errors", description="Failed answers in a thousand that a watched release may give."
+    )
+    approval: bool = Field(
+        default=False, title="Approval", description="Whether a person must approve before traffic moves to a release."
+    )
+    lease_seconds: int = Field(
+        default=180, ge=1, title="Lease seconds", description="After how long a silent run may be taken over."
+    )
+
+    _store: Store | None = PrivateAttr(default=None)
+    _target: ServingTarget | None = PrivateAttr(default=None)
+    _registry: ModelRegistry | None = PrivateAttr(default=None)
+
+    @classmethod
+    def find(cls, name: str) -> Environment:
+        """Load the environment that people call `name`.
+
+        Raises:
+            Invalid: If there is none.
+        """
+        try:
+            return cast(Environment, cls.load(name))
+        except ValueError as error:
+            advice = "run `prefect-mlops up` for the local one, or save an Environment block of that name"
+            raise Invalid("environment", "is the name of a saved Environment block", name, advice) from error
+
+    @classmethod
+    def remembered(cls, store: Store, name: str, receipts: Path | None = None) -> Environment:
+        """Rebuild an environment from the first entry of its log, without Prefect.
+
+        Raises:
+            NoLog: If the log has no entry.
+        """
+        genesis = ReleaseLog(store, name).begun().genesis
+        if genesis is None or not isinstance(genesis.body, Genesis):
+            raise NoLog(name, store.url)
+        parts = genesis.body.configuration
+        environment = cls(name=name, receipts=receipts, **cast(dict[str, Any], parts["policy"]))
+        serving = dict(parts["serving"])
+        target = cls._targets[str(serving.pop("type"))]
+        environment.use(
+            store, cast(ServingTarget, target(**serving)), ModelRegistry(**cast(dict[str, Any], parts["registry"]))
+        )
+        return environment
+
+    def use(self, store: Store, target: ServingTarget, registry: ModelRegistry) -> None:
+        """Work with these parts instead of loading the blocks that the fields name."""
+        self._store, self._target, self._registry = store, target, registry
+
+    @property
+    def store_block(self) -> Store:
+        """Its store."""
+        if self._store is None:
+            self._store = cast(Store, Block.load(self.store))
+        return self._store
+
+    @property
+    def target(self) -> ServingTarget:
+        """What serves its models."""
+        if self._target is None:
+            self._target = cast(ServingTarget, Block.load(self.serving))
+        return self._target
+
+    @property
+    def registry_block(self) -> ModelRegistry:
+        """Where people look at its models."""
+        if self._registry is None:
+            self._registry = cast(ModelRegistry, Block.load(self.registry))
+        return self._registry
+
+    @property
+    def policy(self) -> Policy:
+        """Its rules."""
+        return Policy(**{name: getattr(self, name) for name in Policy.model_fields})
+
+    def log(self, run: Run | None = None, actor: Actor | None = None) -> ReleaseLog:
+        """Its log, begun if it was not."""
+        log = ReleaseLog(self.store_block, self.name, run=run, actor=actor or os_user(), receipts=self.receipts)
+        if log.state().genesis is None:
+            log.begin(self.configuration())
+        return log
+
+    def configuration(self) -> dict[str, dict[str, str | int | bool | None]]:
+        """Its parts with their settings, as the first entry of the log keeps them; never a secret."""
+        serving = cast(Block, self.target)
+        return {
+            "store": _settings(self.store_block),
+            "serving": {"type": serving.get_block_type_slug(), **_settings(serving)},
+            "registry": _settings(self.registry_block),
+            "policy": self.policy.model_dump(),
+        }
+
+
+def _settings(block: Block) -> dict[str, str | int | bool | None]:
+    fields = set(type(block).model_fields)
+    settings = block.model_dump(mode="json", include=fields)
+    return {name: value for name, value in settings.items() if isinstance(value, (str, int, bool, type(None)))}

@@ -1,0 +1,116 @@
+"""From one answer back to what led to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from pydantic import Field
+
+from prefect_mlops.blocks import Actor, Entry, Environment, ReleaseLog, Run
+from prefect_mlops.blocks._canonical import Value
+from prefect_mlops.blocks.entry import Asked
+from prefect_mlops.blocks.errors import MlopsError
+from prefect_mlops.blocks.records import Record, records_of
+
+
+class NotRecorded(MlopsError):
+    """No model server of the environment recorded such a request."""
+
+    def __init__(self, environment: str, request_id: str) -> None:
+        super().__init__(environment, request_id)
+        self.environment, self.request_id = environment, request_id
+
+    def __str__(self) -> str:
+        return (
+            f"no prediction with the request id {self.request_id!r} was recorded in {self.environment}; "
+            "the id is in the answer's header x-request-id"
+        )
+
+
+class Trace(Value):
+    """All that led to one answer."""
+
+    request_id: str = Field(description="Id that the answer carried.")
+    service: str = Field(description="What was asked.")
+    records: tuple[Record, ...] = Field(description="Every record of the request: tries, shadows, feedback.")
+    release: str = Field(description="Digest of the release that answered.")
+    name: str = Field(description="The release as people call it.")
+    run: Run | None = Field(description="The flow run that made it answer; none where it was done without Prefect.")
+    actor: Actor = Field(description="On whose behalf that was done.")
+    entry: int = Field(description="Number of the log entry that asked for it.")
+    reason: str = Field(description="Why, as it was said then.")
+    model: str = Field(description="Digest of the model's files.")
+    data: str = Field(description="Digest of the training data.")
+    files: tuple[str, ...] = Field(description="The files of the training data.")
+    code: dict[str, Any] = Field(description="The training function, its commit where git knew, and the digest of its source.")
+    runtime: dict[str, Any] = Field(description="Python and the digest of the list of installed packages.")
+    metrics: dict[str, float] = Field(description="Figures on the hold-out.")
+
+
+@task(name="trace-prediction", task_run_name="trace {request_id}", persist_result=False, cache_policy=NO_CACHE)
+def trace_prediction(environment: Environment, request_id: str) -> Trace:
+    """Say which release, run, code and data led to one answer.
+
+    Args:
+        environment: Where the request was answered.
+        request_id: The answer's header `x-request-id`, or the caller's own id.
+
+    Raises:
+        NotRecorded: If no model server recorded such a request.
+        ObjectMissing, ObjectDamaged: If what it leads to is not whole.
+    """
+    records = records_of(environment.target.records(), request_id)
+    answers = [record for record in records if record.kind == "prediction" and record.role != "shadow"]
+    if not answers:
+        raise NotRecorded(environment.name, request_id)
+    return _traced(environment, request_id, answers[-1], records)
+
+
+def _traced(environment: Environment, request_id: str, answer: Record, records: Iterable[Record]) -> Trace:
+    store, log = environment.store_block, ReleaseLog(environment.store_block, environment.name)
+    document = store.release(answer.release)
+    asked = _asked(log, answer)
+    code, runtime = store.snapshot(document.code), store.snapshot(document.runtime)
+    return Trace(
+        request_id=request_id,
+        service=answer.service,
+        records=tuple(records),
+        release=answer.release,
+        name=log.state().service(answer.service).named(answer.release),
+        run=asked.run,
+        actor=asked.actor,
+        entry=asked.seq,
+        reason=asked.reason,
+        model=document.model,
+        data=document.data,
+        files=tuple(file.path for file in store.snapshot(document.data).files),
+        code={**_json_file(environment, document.code, "code.json"), "files": {f.path: f.digest for f in code.files}},
+        runtime={**_json_file(environment, document.runtime, "python.json"), "files": {f.path: f.digest for f in runtime.files}},
+        metrics=json.loads(store.get(document.tests))["metrics"],
+    )
+
+
+def _asked(log: ReleaseLog, answer: Record) -> Entry:
+    """The newest entry before the answer that asked for its release in the role in which it answered."""
+    found: Entry | None = None
+    for entry in log.entries():
+        if entry.time > answer.time and found is not None:
+            break
+        if isinstance(entry.body, Asked) and entry.service == answer.service:
+            before, after = entry.body.before.arm(answer.release), entry.body.after.arm(answer.release)
+            if after is not None and after != before and (after.role == answer.role or found is None):
+                found = entry
+    if found is None:
+        raise NotRecorded(log.environment, answer.request_id)
+    return found
+
+
+def _json_file(environment: Environment, snapshot: str, path: str) -> dict[str, Any]:
+    store = environment.store_block
+    digests = {file.path: file.digest for file in store.snapshot(snapshot).files}
+    facts = json.loads(store.get(digests[path])) if path in digests else {}
+    return {name: value for name, value in facts.items() if name != "format"}

@@ -1,0 +1,144 @@
+"""Training a model and registering what came of it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from pydantic import Field
+
+from prefect_mlops.blocks import Digest, Label, ModelRegistry, Recipe, Release, Store
+from prefect_mlops.blocks._canonical import Value
+from prefect_mlops.blocks.errors import is_transient
+from prefect_mlops.tasks import _learning, _runtime
+
+
+class Candidate(Value):
+    """A trained model that nobody released yet: everything it came from, by digest."""
+
+    service: Label = Field(description="The service that it is for.")
+    data: Digest = Field(description="Snapshot of the training data.")
+    code: Digest = Field(description="Snapshot of the training code.")
+    runtime: Digest = Field(description="Snapshot of the software environment.")
+    model: Digest = Field(description="Snapshot of the model's files.")
+    tests: Digest = Field(description="Document of the figures on the hold-out and the tests' verdicts.")
+    probes: Digest = Field(description="Document of golden probes.")
+    metrics: dict[str, float] = Field(description="Figures on the hold-out.")
+    rows: int = Field(description="Rows of the training data, hold-out included.")
+
+    def release(self) -> Release:
+        """The release document that names all of it."""
+        return Release(**self.model_dump(include=set(Release.model_fields)))
+
+
+@task(name="snapshot-data", task_run_name="snapshot {path}", persist_result=False, cache_policy=NO_CACHE)
+def snapshot_data(store: Store, path: Path) -> str:
+    """Keep a data file, or a folder of them, in the store under the digest of its content.
+
+    Args:
+        store: Where to keep it.
+        path: File or folder; links that lead out of it are refused.
+
+    Returns:
+        The snapshot's id, which is the same for the same bytes, for ever.
+
+    Raises:
+        Invalid: If there is nothing at `path`, or it changes while it is read.
+        StoreUnreachable: If the store does not answer.
+    """
+    return store.add(path).id
+
+
+@task(
+    name="train-model",
+    task_run_name="train {recipe.name}",
+    persist_result=False,
+    cache_policy=NO_CACHE,
+)
+def train_model(store: Store, recipe: Recipe, data: str) -> Candidate:
+    """Train what `recipe` says on a snapshot, measure it on rows that it never saw, and keep its bytes.
+
+    The hold-out is drawn by the recipe's seed. Golden probes are taken from it: rows with the answers
+    that the model gives here, which it must give again wherever it is served.
+
+    Args:
+        store: Holds the data, and gets the model, the code and the description of the runtime.
+        recipe: What to train.
+        data: Id of the snapshot of the training data: one CSV or Parquet file, with the target column.
+
+    Returns:
+        The candidate, everything in it by digest.
+
+    Raises:
+        Invalid: If the data or the training function are not what the recipe says. Nothing is recorded.
+        ObjectMissing, ObjectDamaged: If the snapshot is not whole.
+    """
+    function = recipe.training_function()
+    with tempfile.TemporaryDirectory(prefix="prefect-mlops-") as scratch:
+        frame = _learning.read(store, recipe, data, Path(scratch) / "data")
+        learned = _learning.learn(function, recipe, frame)
+        folder = Path(scratch) / "model"
+        _learning.write_model(learned, recipe, folder)
+        return Candidate(
+            service=recipe.name,
+            data=data,
+            code=_runtime.keep_code(store, recipe, Path(scratch) / "code").id,
+            runtime=_runtime.keep_runtime(store, recipe, Path(scratch) / "runtime").id,
+            model=store.add(folder).id,
+            tests=store.put(_learning.tests_document(learned)),
+            probes=store.put(_learning.probes_document(learned)),
+            metrics=learned.metrics,
+            rows=len(frame),
+        )
+
+
+@task(
+    name="register-model",
+    task_run_name="register {candidate.service}",
+    persist_result=False,
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=1,
+    retry_condition_fn=is_transient,
+)
+def register_model(store: Store, registry: ModelRegistry, recipe: Recipe, candidate: Candidate) -> str:
+    """Make a release of a candidate: keep its document in the store, and show it in the registry.
+
+    Args:
+        store: Gets the release document.
+        registry: Shows the model, its parameters, figures and digests to people.
+        recipe: What was trained.
+        candidate: What came of it.
+
+    Returns:
+        The digest of the release document; the same for the same candidate.
+
+    Raises:
+        ObjectMissing, ObjectDamaged: If something that it names is not whole.
+    """
+    document = candidate.release()
+    release = store.put_release(document)
+    with tempfile.TemporaryDirectory(prefix="prefect-mlops-") as scratch:
+        folder = Path(scratch) / "model"
+        store.checkout(candidate.model, folder)
+        registry.record(
+            candidate.service,
+            _unpickled(folder / "model.pkl"),
+            release=release,
+            params={**{name: str(value) for name, value in recipe.params.items()}, "seed": str(recipe.seed)},
+            metrics=candidate.metrics,
+            tags={name: getattr(document, name) for name in ("data", "code", "runtime", "model")},
+            requirements=_runtime.requirements(recipe),
+            signature=folder / "signature.json",
+        )
+    return release
+
+
+def _unpickled(path: Path) -> Any:
+    """Load a model whose bytes the checkout has just verified."""
+    import cloudpickle
+
+    return cloudpickle.loads(path.read_bytes())
