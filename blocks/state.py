@@ -46,18 +46,23 @@ class Service:
     """What the log knows of one service.
 
     `split` is what it served when somebody last looked and closed an ask; `asked` is the
-    one ask that is open; `fence` is the number of the entry whose writer may drive the target.
+    one ask that is open; `driver` is the entry whose writer may drive the target, and its number the fence.
     """
 
     name: str
     numbers: dict[str, int] = field(default_factory=dict[str, int])
     split: Split = Split()
     asked: Entry | None = None
-    fence: int | None = None
+    driver: Entry | None = None
     rollout: int = -1
     since: str | None = None
     changes: tuple[Change, ...] = ()
     past: tuple[tuple[int, Split], ...] = ()
+
+    @property
+    def fence(self) -> int | None:
+        """The number that a call to the target must carry now."""
+        return self.driver.seq if self.driver else None
 
     def named(self, release: str) -> str:
         """A release as people call it, such as `credit-v3`."""
@@ -77,6 +82,10 @@ class Service:
             return found[0]
         known = ", ".join(map(self.named, self.numbers)) or "none"
         raise Invalid(f"release of {self.name}", f"is one of: {known}", name, "name it as `status` and `releases` do")
+
+    def before(self, rollout: int) -> Split:
+        """What answered before `rollout` moved anything; nothing if it was the first."""
+        return next((split for made, split in reversed(self.past) if made != rollout), Split())
 
     @property
     def previous(self) -> Split | None:
@@ -176,13 +185,13 @@ def _asked(service: Service, entry: Entry, body: Asked) -> Service:
     unknown = [release for release in body.after.releases if release not in service.numbers]
     _need(not unknown, f"{unknown} were never released for {service.name}")
     _need(entry.rollout is not None and entry.rollout >= service.rollout, f"rollout {service.rollout} came after it")
-    return replace(service, asked=entry, fence=entry.seq, rollout=entry.rollout or 0)
+    return replace(service, asked=entry, driver=entry, rollout=entry.rollout or 0)
 
 
 def _taken_over(service: Service, entry: Entry, body: Takeover) -> Service:
     if service.asked is None or service.asked.seq != body.of:
         raise _BrokenRule(f"entry {body.of} is not open for {service.name}")
-    return replace(service, fence=entry.seq)
+    return replace(service, driver=entry)
 
 
 def _seen(service: Service, entry: Entry, body: Seen) -> Service:
