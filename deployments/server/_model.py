@@ -81,7 +81,9 @@ def load(config: Config) -> Model:
         model = Model(pickle.loads(kept[MODEL]), signature)
     except Exception as error:
         advice = "serve it with the software that it was trained with"
-        raise StartRefused(f"{MODEL} of {config.model} cannot be loaded: {type(error).__name__}: {error}; {advice}") from error
+        raise StartRefused(
+            f"{MODEL} of {config.model} cannot be loaded: {type(error).__name__}: {error}; {advice}"
+        ) from error
     try:
         model.predict([signature.coerced(signature.example, 0)])
     except ModelFailed as error:

@@ -67,7 +67,11 @@ def _feedback() -> dict[str, Any]:
         "summary": "Say what the right answer was, or how good an answer was",
         "requestBody": {"required": True, "content": {JSON: {"schema": _ref("Feedback")}}},
         "responses": {
-            "200": {"description": "Recorded.", "headers": _header_refs(), "content": {JSON: {"schema": {"type": "object"}}}},
+            "200": {
+                "description": "Recorded.",
+                "headers": _header_refs(),
+                "content": {JSON: {"schema": {"type": "object"}}},
+            },
             **{status: _response(_FAILURES[status], "Failure") for status in ("400", "413", "415", "503")},
         },
     }
@@ -141,7 +145,10 @@ def _feedback_schema() -> dict[str, Any]:
 
 
 def _field(field: Field) -> dict[str, Any]:
-    schema: dict[str, Any] = {"type": [field.type, "null"] if field.nullable else field.type, "examples": [field.example]}
+    schema: dict[str, Any] = {
+        "type": [field.type, "null"] if field.nullable else field.type,
+        "examples": [field.example],
+    }
     if field.type == "integer":
         limit = EXACT_FLOAT if field.nullable else INT64
         schema |= {"minimum": -limit, "maximum": limit - 1}
@@ -149,7 +156,12 @@ def _field(field: Field) -> dict[str, Any]:
 
 
 def _tensor(width: int) -> dict[str, Any]:
-    shape = {"type": "array", "prefixItems": [{"type": "integer", "minimum": 1}, {"const": width}], "minItems": 2, "maxItems": 2}
+    shape = {
+        "type": "array",
+        "prefixItems": [{"type": "integer", "minimum": 1}, {"const": width}],
+        "minItems": 2,
+        "maxItems": 2,
+    }
     return _closed({"shape": shape, "values": {"type": "array", "items": {"type": ["number", "null"]}}})
 
 

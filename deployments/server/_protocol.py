@@ -153,7 +153,9 @@ def _data(data: Any, signature: Signature) -> tuple[list[list[Any]], Form]:
         if type(row) is not list:
             raise bad_data(f"{form} must hold one array per row, got {shown(row)} in row {number}")
         if len(row) != width:
-            raise bad_data(f"each row must have {width} values ({_some(signature.names)}), got {len(row)} in row {number}")
+            raise bad_data(
+                f"each row must have {width} values ({_some(signature.names)}), got {len(row)} in row {number}"
+            )
     names = data.get("names")
     if names is None or names == [] or names == signature.names:
         return rows, form
@@ -178,7 +180,9 @@ def _tensor(value: Any) -> list[list[Any]]:
     rows, columns = cast("list[int]", shape)
     flat = cast("list[Any]", values)
     if rows * columns != len(flat):
-        raise bad_data(f"a tensor of shape {_short_json(shape)} must have {shown(rows * columns)} values, got {len(flat)}")
+        raise bad_data(
+            f"a tensor of shape {_short_json(shape)} must have {shown(rows * columns)} values, got {len(flat)}"
+        )
     _counted(flat, rows)
     return [flat[row * columns : (row + 1) * columns] for row in range(rows)]
 
@@ -227,7 +231,9 @@ def _counted(items: list[Any], rows: int) -> list[Any]:
     if rows == 0:
         raise bad_data("there must be at least one row, got none")
     if rows > MAX_ROWS:
-        raise RequestRefused(413, "TOO_MANY_ROWS", f"a request may have at most {MAX_ROWS} rows, got {rows}; send several")
+        raise RequestRefused(
+            413, "TOO_MANY_ROWS", f"a request may have at most {MAX_ROWS} rows, got {rows}; send several"
+        )
     return items
 
 
@@ -280,4 +286,3 @@ def _short_json(value: Any) -> str:
     except orjson.JSONEncodeError:
         return shown(value)
     return text if len(text) <= 60 else text[:60] + "…"
-

@@ -33,52 +33,24 @@ twice: readers take one record per (`kind`, `request_id`, `release`, `role`, `at
 
 from __future__ import annotations
 
+import errno
 import fcntl
-import hashlib
 import os
 import queue
-import re
-import sys
 import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+from prefect_mlops.deployments.server._say import say
+from prefect_mlops.deployments.server._segments import seal
 
 MAX_FILE_BYTES = 16 * 1024 * 1024
 MAX_FILE_RECORDS = 50_000
 MAX_FILE_AGE_SECONDS = 60.0
-
-COLUMNS: dict[str, str] = {
-    "kind": "string",
-    "request_id": "string",
-    "client_request_id": "string",
-    "attempt": "int32",
-    "time": "timestamp",
-    "namespace": "string",
-    "service": "string",
-    "release": "string",
-    "model": "string",
-    "role": "string",
-    "instance": "string",
-    "rows": "int32",
-    "input_names": "string",
-    "inputs": "string",
-    "output_names": "string",
-    "outputs": "string",
-    "latency_ms": "double",
-    "status": "int32",
-    "error": "string",
-    "feedback_id": "string",
-    "reward": "double",
-    "truth": "string",
-}
-_SEGMENT = re.compile(r"^segment-(\d{9})-([0-9a-f]{64})\.parquet$")
 
 
 class SpoolFull(Exception):
@@ -156,7 +128,7 @@ class Spool:
             os.ftruncate(self._file, self._size)
         except OSError:
             self._rotate(reopen=False)
-        raise OSError(28, "no space left for a whole record")
+        raise OSError(errno.ENOSPC, "no space left for a whole record")
 
     def _restart(self) -> None:
         if self._file >= 0:
@@ -187,7 +159,7 @@ class Spool:
             try:
                 self._start_file()
             except OSError as error:
-                _warn(f"no new spool file could be made in {self.folder}: {error.strerror}")
+                say(f"no new spool file could be made in {self.folder}: {error.strerror}")
 
 
 class _Sealer:
@@ -222,97 +194,5 @@ class _Sealer:
             try:
                 seal(path)
             except Exception as error:
-                _warn(f"{path} could not be sealed, it stays and is tried again: {type(error).__name__}: {error}")
+                say(f"{path} could not be sealed, it stays and is tried again: {type(error).__name__}: {error}")
                 self._failed.append(path)
-
-
-def seal(path: Path) -> Path | None:
-    """Turn the spool file `path` into a segment beside it, and delete it.
-
-    Safe to repeat: the same spool file gives a segment of the same bytes, which is then there already.
-
-    Returns:
-        The segment, or None where there was no record in it, or its writer is still alive.
-
-    Raises:
-        OSError: If the disk does not take it; the spool file is then still there.
-    """
-    try:
-        source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(source, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with os.fdopen(os.dup(source), "rb") as file:
-            data = _whole_lines(path, file.read())
-        segment = _write_segment(path.parent, _parquet(data)) if data else None
-        path.unlink(missing_ok=True)
-        return segment
-    except BlockingIOError:
-        return None
-    finally:
-        os.close(source)
-
-
-def _whole_lines(path: Path, data: bytes) -> bytes:
-    whole, line_end, torn = data.rpartition(b"\n")
-    if torn:
-        _warn(f"{path.name}: dropped 1 line of {len(torn)} bytes that was never finished, so never answered")
-    return whole + line_end
-
-
-def _parquet(data: bytes) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    sink = pa.BufferOutputStream()
-    pq.write_table(_table(data), sink, compression="zstd", write_page_index=True)
-    return sink.getvalue().to_pybytes()
-
-
-def _table(data: bytes) -> pa.Table:
-    import pyarrow as pa
-    import pyarrow.json
-
-    options = pyarrow.json.ParseOptions(explicit_schema=_schema(), unexpected_field_behavior="error")
-    reading = pyarrow.json.ReadOptions(use_threads=False, block_size=len(data) + 1)
-    return pyarrow.json.read_json(pa.BufferReader(data), read_options=reading, parse_options=options)
-
-
-def _schema() -> pa.Schema:
-    import pyarrow as pa
-
-    types = {"string": pa.string(), "int32": pa.int32(), "double": pa.float64(), "timestamp": pa.timestamp("us", "UTC")}
-    return pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
-
-
-def _write_segment(folder: Path, data: bytes) -> Path:
-    digest = hashlib.sha256(data).hexdigest()
-    with (folder / "seal.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        known = [match for match in map(_SEGMENT.match, os.listdir(folder)) if match]
-        same = [match.group() for match in known if match.group(2) == digest]
-        if same:
-            return folder / same[0]
-        number = max((int(match.group(1)) for match in known), default=-1) + 1
-        segment = folder / f"segment-{number:09d}-{digest}.parquet"
-        _put(segment, data)
-    return segment
-
-
-def _put(path: Path, data: bytes) -> None:
-    temporary = path.parent / "segment.tmp"
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _warn(message: str) -> None:
-    print(f"model server: {message}", file=sys.stderr, flush=True)

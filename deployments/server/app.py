@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from prefect_mlops.deployments.server._errors import ModelFailed, RequestRefused
 from prefect_mlops.deployments.server._model import Model
 from prefect_mlops.deployments.server._protocol import Question
 from prefect_mlops.deployments.server._records import Spool, SpoolFull
+from prefect_mlops.deployments.server._say import say
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -92,6 +92,11 @@ class App:
             answer = Answer(503, _protocol.failure(503, "NOT_RECORDED", f"{error}; nothing was answered, try again"))
         await self._send(send, answer, request_id)
 
+    def close(self) -> None:
+        """Wait for the model, then seal the records."""
+        self.batcher.close()
+        self.spool.close()
+
     async def _answered(
         self, scope: Message, headers: Headers, request_id: str, receive: Receive, clock: float
     ) -> Answer:
@@ -142,10 +147,10 @@ class App:
             self.spool.append(self._record(job, outcome, now) for job, outcome in zip(jobs, outcomes, strict=True))
         except SpoolFull as error:
             full = error
-            _warn(str(error))
+            say(str(error))
         for job, outcome in zip(jobs, outcomes, strict=True):
             if isinstance(outcome, ModelFailed):
-                _warn(f"request {job.about[0].request_id}: {self._failure(outcome)}")
+                say(f"request {job.about[0].request_id}: {self._failure(outcome)}")
             if not job.done.done():
                 job.done.set_result(full or outcome)
 
@@ -257,9 +262,13 @@ def _check_content(headers: Headers) -> None:
     kind, _, parameters = headers.get(b"content-type", b"").lower().partition(b";")
     charset = parameters.strip().removeprefix(b"charset=").strip(b'"')
     if kind.strip() != _JSON or (parameters.strip() and charset not in (b"utf-8", b"utf8")):
-        raise RequestRefused(415, "UNSUPPORTED_MEDIA_TYPE", "the body must be JSON: send content-type: application/json")
+        raise RequestRefused(
+            415, "UNSUPPORTED_MEDIA_TYPE", "the body must be JSON: send content-type: application/json"
+        )
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        raise RequestRefused(415, "UNSUPPORTED_MEDIA_TYPE", "the body must not be compressed: leave content-encoding out")
+        raise RequestRefused(
+            415, "UNSUPPORTED_MEDIA_TYPE", "the body must not be compressed: leave content-encoding out"
+        )
 
 
 def _feedback_record(told: _protocol.Feedback, asked: Asked) -> dict[str, Any]:
@@ -304,8 +313,6 @@ def _bad_header(name: str, rule: str) -> RequestRefused:
 
 
 def _too_long(limit: int, got: str) -> RequestRefused:
-    return RequestRefused(413, "BODY_TOO_LONG", f"a body may have at most {limit} bytes, {got}; send fewer rows at a time")
-
-
-def _warn(message: str) -> None:
-    print(f"model server: {message}", file=sys.stderr, flush=True)
+    return RequestRefused(
+        413, "BODY_TOO_LONG", f"a body may have at most {limit} bytes, {got}; send fewer rows at a time"
+    )

@@ -1,0 +1,118 @@
+"""Sealing: a spool file becomes a segment, Parquet under the digest of its bytes, and is then deleted."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.json as pa_json
+import pyarrow.parquet as pq
+
+from prefect_mlops.deployments.server._say import say
+
+SCHEMA = pa.schema(
+    [
+        ("kind", pa.string()),
+        ("request_id", pa.string()),
+        ("client_request_id", pa.string()),
+        ("attempt", pa.int32()),
+        ("time", pa.timestamp("us", "UTC")),
+        ("namespace", pa.string()),
+        ("service", pa.string()),
+        ("release", pa.string()),
+        ("model", pa.string()),
+        ("role", pa.string()),
+        ("instance", pa.string()),
+        ("rows", pa.int32()),
+        ("input_names", pa.string()),
+        ("inputs", pa.string()),
+        ("output_names", pa.string()),
+        ("outputs", pa.string()),
+        ("latency_ms", pa.float64()),
+        ("status", pa.int32()),
+        ("error", pa.string()),
+        ("feedback_id", pa.string()),
+        ("reward", pa.float64()),
+        ("truth", pa.string()),
+    ]
+)
+_SEGMENT = re.compile(r"^segment-(\d{9})-([0-9a-f]{64})\.parquet$")
+
+
+def seal(path: Path) -> Path | None:
+    """Turn the spool file `path` into a segment beside it, and delete it.
+
+    Safe to repeat: the same spool file gives a segment of the same bytes, which is then there already.
+
+    Returns:
+        The segment, or None where there was no record in it, or its writer is still alive.
+
+    Raises:
+        OSError: If the disk does not take it; the spool file is then still there.
+    """
+    try:
+        source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(source, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with os.fdopen(os.dup(source), "rb") as file:
+            data = _whole_lines(path, file.read())
+        segment = _write_segment(path.parent, _parquet(data)) if data else None
+        path.unlink(missing_ok=True)
+        return segment
+    except BlockingIOError:
+        return None
+    finally:
+        os.close(source)
+
+
+def _whole_lines(path: Path, data: bytes) -> bytes:
+    whole, line_end, torn = data.rpartition(b"\n")
+    if torn:
+        say(f"{path.name}: dropped 1 line of {len(torn)} bytes that was never finished, so never answered")
+    return whole + line_end
+
+
+def _parquet(data: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(_table(data), sink, compression="zstd", write_page_index=True)
+    return sink.getvalue().to_pybytes()
+
+
+def _table(data: bytes) -> pa.Table:
+    options = pa_json.ParseOptions(explicit_schema=SCHEMA, unexpected_field_behavior="error")
+    reading = pa_json.ReadOptions(use_threads=False, block_size=len(data) + 1)
+    return pa_json.read_json(pa.BufferReader(data), read_options=reading, parse_options=options)
+
+
+def _write_segment(folder: Path, data: bytes) -> Path:
+    digest = hashlib.sha256(data).hexdigest()
+    with (folder / "seal.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        known = [match for match in map(_SEGMENT.match, (path.name for path in folder.iterdir())) if match]
+        same = [match.group() for match in known if match.group(2) == digest]
+        if same:
+            return folder / same[0]
+        number = max((int(match.group(1)) for match in known), default=-1) + 1
+        segment = folder / f"segment-{number:09d}-{digest}.parquet"
+        _put(segment, data)
+    return segment
+
+
+def _put(path: Path, data: bytes) -> None:
+    temporary = path.parent / "segment.tmp"
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
