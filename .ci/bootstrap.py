@@ -117,8 +117,7 @@ def chosen():
     for path in candidates():
         if path not in tried and os.access(path, os.X_OK):
             tried[path] = probe(path)
-            # A generic name may hide any version, so those are compared at the end.
-            if tried[path] and os.path.basename(path) != "python" and tried[path][1].startswith(VERSIONS[0] + "."):
+            if tried[path] and tried[path][1].startswith(VERSIONS[0] + "."):
                 return tried[path]
     usable = [found for found in tried.values() if found and wanted(found[1])]
     return min(usable, key=lambda found: VERSIONS.index(found[1].rpartition(".")[0])) if usable else None

@@ -2,7 +2,7 @@
 # Starts bootstrap.py with the first Python 3 that really starts; bootstrap.py then looks for the best one.
 here=$(dirname "$0")
 shims=$(dirname "$(command -v python3 || echo /usr/bin/python3)")
-for python in "$PYTHON" python3 python3.12 python3.13 python3.11 python /usr/bin/python3 /usr/local/bin/python3 \
+for python in "$PYTHON" python3 python3.12 python3.13 python3.11 python \
     "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.*/bin/python3 "$shims"/../versions/3.*/bin/python3; do
     [ -n "$python" ] || continue
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 6))' >/dev/null 2>&1 || continue

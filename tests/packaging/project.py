@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
 import tomllib
@@ -31,8 +32,22 @@ def copy_tracked(target: Path) -> Path:
     return target
 
 
-def uv() -> str:
-    """Path of the uv that made `.venv`."""
-    path = ROOT / ".tools" / "uv" / "bin" / "uv"
-    found = str(path) if path.exists() else shutil.which("uv")
-    return found or pytest.skip("uv is not here; run this by `make test`")
+def load_bootstrap() -> Any:
+    """The program that makes `.venv`, as a module."""
+    script = ROOT / ".ci" / "bootstrap.py"
+    if not script.exists():
+        pytest.skip("the bootstrap is not part of an sdist")
+    spec = importlib.util.spec_from_file_location("bootstrap", script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def uv(*arguments: str) -> None:
+    """Run the uv that made `.venv`, with the index, proxy and certificates that pip was told."""
+    program = ROOT / ".tools" / "uv" / "bin" / "uv"
+    if not program.exists():
+        pytest.skip("uv is not in .tools; run this by `make test`")
+    subprocess.run([str(program), *arguments], check=True, env=load_bootstrap().environment())
