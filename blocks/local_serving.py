@@ -150,6 +150,10 @@ class LocalServing(Block):
         """Every service that it was ever asked to serve."""
         return tuple(sorted(self._state()["fences"]))
 
+    def records(self) -> list[Path]:
+        """Folders with the prediction records of its model servers."""
+        return [self._folder / "records"]
+
     def stop(self) -> None:
         """Stop every program of the home, and the supervisor; fences and the port are kept.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,7 @@ class ModelRegistry(Block):
         """
         import mlflow
 
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
         if (shown := self.version_of(service, release)) is not None:
             return shown
         mlflow.set_tracking_uri(self.tracking_uri)

@@ -8,7 +8,8 @@ from typing import Any
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
-from prefect.logging import get_logger
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_logger, get_run_logger
 
 from prefect_mlops.blocks import Entry, Environment
 from prefect_mlops.blocks._canonical import short
@@ -19,7 +20,10 @@ logger = get_logger("prefect_mlops")
 
 def say(message: str) -> None:
     """Tell whoever watches the run, or the terminal where there is no run."""
-    logger.info(message)
+    try:
+        get_run_logger().info(message)
+    except MissingContextError:
+        logger.info(message)
 
 
 def tag_run(name: str, tags: Iterable[str]) -> None:
