@@ -107,6 +107,15 @@ class Store(Block):
         """Whether an object with that digest is there; its bytes are not looked at."""
         return self._objects.has(digest)
 
+    def check_object(self, digest: str) -> None:
+        """Read every byte of one object.
+
+        Raises:
+            ObjectMissing, ObjectDamaged: If it is not there, or not what its name says.
+        """
+        for _ in self._objects.stream(digest):
+            pass
+
     def add(self, path: Path) -> Snapshot:
         """Keep a file, or every file of a folder, as plain whole objects, and their manifest.
 
