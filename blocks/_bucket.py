@@ -66,6 +66,8 @@ class Bucket:
 
     def put_new_stream(self, key: str, chunks: Iterable[bytes]) -> bool:
         """A copy on this machine's disk, which nobody can change, is sent from there."""
+        if self.has(key):
+            return False
         with tempfile.TemporaryFile() as file:
             for chunk in chunks:
                 file.write(chunk)

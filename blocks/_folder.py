@@ -139,7 +139,13 @@ class Folder:
         while True:
             part = self._path(f"{SCRATCH}{_PART}{self._writer}-{secrets.token_hex(8)}")
             descriptor = self.disk.create(part)
-            if self.disk.claim(descriptor):
+            try:
+                claimed = self.disk.claim(descriptor)
+            except OSError:
+                self.disk.unlink(part)
+                self.disk.close(descriptor)
+                raise
+            if claimed:
                 return descriptor, part
             self.disk.close(descriptor)  # swept between its creation and its lock
 

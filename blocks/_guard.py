@@ -61,8 +61,9 @@ class Guard:
             ObjectDamaged: If the identity's bytes are not what was written.
         """
         if self._id is None:
-            self._prove()
-            self._id = self._read() or self._create()
+            found = self._read()
+            self._prove()  # a put after the read makes durable what was read, whoever wrote it
+            self._id = found or self._create()
         return self._id
 
     def _prove(self) -> None:

@@ -46,7 +46,7 @@ class Objects:
     def put_stream(self, name: str, read: Callable[[], Iterable[bytes]]) -> None:
         """Keep the bytes that `read` gives, which must have the digest `name` or raise."""
         key = key_of(name)
-        if self._backend.has(key) or not self._backend.put_new_stream(key, read()):
+        if not self._backend.put_new_stream(key, read()):
             self._same(key, name)
 
     def get(self, name: str) -> bytes:

@@ -49,7 +49,9 @@ def test_a_gap_ends_the_walk_and_shows_in_the_numbers(store: Store) -> None:
     assert journal.numbers() == [0, 1, 3, 70]
 
 
-@pytest.mark.parametrize("name", ["", "log", "/log/x", "log/", "log/../x", "objects/x", "tmp/x", "Log/x", "log//x", "log/x\n"])
+@pytest.mark.parametrize(
+    "name", ["", "log", "/log/x", "log/", "log/../x", "objects/x", "tmp/x", "Log/x", "log//x", "log/x\n"]
+)
 def test_names_of_journals(name: str) -> None:
     with pytest.raises(Invalid, match="the name of a journal"):
         Store(url="/nowhere").journal(name)

@@ -76,7 +76,9 @@ def test_damage_is_found_when_read_and_when_put_again(store: Store, damage: byte
         assert key(name) in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["", "a" * 64, "sha256:" + "A" * 64, "sha256:../../../../etc/passwd", "md5:" + "0" * 32])
+@pytest.mark.parametrize(
+    "name", ["", "a" * 64, "sha256:" + "A" * 64, "sha256:../../../../etc/passwd", "md5:" + "0" * 32]
+)
 def test_only_digests_name_objects(store: Store, name: str) -> None:
     for action in (store.get, store.has, store.snapshot, store.release, store.check):
         with pytest.raises(Invalid, match="a digest"):
@@ -139,7 +141,9 @@ def test_one_file_is_a_snapshot_too(store: Store, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [None, b"x"], ids=["missing", "changed"])
 @pytest.mark.parametrize("which", ["manifest", "file"])
-def test_a_damaged_snapshot_is_never_checked_out(store: Store, tmp_path: Path, which: str, damage: bytes | None) -> None:
+def test_a_damaged_snapshot_is_never_checked_out(
+    store: Store, tmp_path: Path, which: str, damage: bytes | None
+) -> None:
     source = tmp_path / "source"
     source.mkdir()
     for name in ("a", "b", "c"):
@@ -296,7 +300,13 @@ def test_listings(store: Store, connect: Connect) -> None:
     store.journal("log/local").append(0, b"x")
     store.journal("log/production").append(0, b"x")
     store.journal("branch/data/main").append(0, b"x")
-    strays = ["log/local/1", "log/local/000000000001.part", "objects/note", "objects/sha256/ab/" + "0" * 61, "readme.txt"]
+    strays = [
+        "log/local/1",
+        "log/local/000000000001.part",
+        "objects/note",
+        "objects/sha256/ab/" + "0" * 61,
+        "readme.txt",
+    ]
     for stray in strays:
         tamper(store, stray, b"?")
     again = connect()
