@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import boto3
 import obstore
 from obstore.auth.boto3 import Boto3CredentialProvider
-from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import S3Store
 from prefect.blocks.core import Block
 
@@ -102,8 +102,8 @@ class Bucket:
         with self._told("HEAD", key):
             try:
                 obstore.head(self._store, key)
-            except FileNotFoundError:
-                return self.get(key) is not None  # a HEAD has no body that would say what it is that is not found
+            except (FileNotFoundError, PermissionDeniedError, UnauthenticatedError):
+                return self.get(key) is not None  # the answer to a HEAD has no body that would say why
         return True
 
     def list(self, prefix: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from prefect.blocks.core import Block
-from pydantic import Field, PrivateAttr, ValidationError, field_validator
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
 from prefect_mlops.blocks import _location, _tree
@@ -34,6 +34,8 @@ class Store(Block):
         store = Store.load("BLOCK_NAME")
         ```
     """
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     _block_type_name: ClassVar[str] = "MLOps Store"
     _block_type_slug: ClassVar[str] = "mlops-store"
