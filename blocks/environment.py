@@ -100,12 +100,18 @@ class Environment(Block):
     receipts: Path | None = Field(
         default=None, title="Receipts", description="Folder outside the store that remembers the newest log entry."
     )
-    warm_minutes: int = Field(default=30, ge=0, title="Warm minutes", description="How long a replaced release stays warm.")
+    warm_minutes: int = Field(
+        default=30, ge=0, title="Warm minutes", description="How long a replaced release stays warm."
+    )
     watch_seconds: int = Field(
         default=2, ge=0, title="Watch seconds", description="How long a new release is watched before it is kept."
     )
     max_error_permille: int = Field(
-        default=10, ge=0, le=1000, title="Errors", description="Failed answers in a thousand that a watched release may give."
+        default=10,
+        ge=0,
+        le=1000,
+        title="Errors",
+        description="Failed answers in a thousand that a watched release may give.",
     )
     approval: bool = Field(
         default=False, title="Approval", description="Whether a person must approve before traffic moves to a release."

@@ -54,7 +54,9 @@ class Recipe(Value):
         except ImportError as error:
             raise Invalid("training function", f"can be imported ({error})", self.train, _INSTALL_IT) from error
         except AttributeError:
-            raise Invalid("training function", f"is a name in module {module}", self.train, "check its spelling") from None
+            raise Invalid(
+                "training function", f"is a name in module {module}", self.train, "check its spelling"
+            ) from None
         if not callable(function):
             raise Invalid("training function", "can be called", self.train, "name a function")
         return function

@@ -56,7 +56,7 @@ def _in_segments(folder: Path, request_id: str) -> Iterator[dict[str, Any]]:
     paths = sorted(folder.rglob("segment-*.parquet"))
     if not paths:
         return
-    import pyarrow.dataset as dataset
+    from pyarrow import dataset
 
     wanted = (dataset.field("request_id") == request_id) | (dataset.field("client_request_id") == request_id)
     yield from dataset.dataset([str(path) for path in paths]).to_table(filter=wanted).to_pylist()

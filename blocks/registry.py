@@ -31,7 +31,9 @@ class ModelRegistry(Block):
     )
     experiment: str = Field(default="prefect-mlops", title="Experiment", description="Experiment that runs go to.")
     artifacts: str | None = Field(
-        default=None, title="Artifacts", description="Where a new experiment keeps its files; MLflow's default if empty."
+        default=None,
+        title="Artifacts",
+        description="Where a new experiment keeps its files; MLflow's default if empty.",
     )
 
     def client(self) -> MlflowClient:
@@ -67,25 +69,28 @@ class ModelRegistry(Block):
             signature: File that describes the model's inputs and outputs.
         """
         import mlflow
+        import mlflow.sklearn as flavor
 
         logging.getLogger("mlflow").setLevel(logging.ERROR)
-        if (shown := self.version_of(service, release)) is not None:
-            return shown
+        if (version := self.version_of(service, release)) is not None:
+            return version
         mlflow.set_tracking_uri(self.tracking_uri)
-        with mlflow.start_run(experiment_id=self._experiment_id(), run_name=f"{service} {release[7:15]}", tags=tags):
+        name = f"{service} {release[7:15]}"
+        run = self.client().create_run(self._experiment_id(), run_name=name, tags=tags).info.run_id
+        with mlflow.start_run(run_id=run):
             mlflow.log_params(params)
             mlflow.log_metrics(metrics)
             mlflow.log_artifact(str(signature))
-            info = mlflow.sklearn.log_model(
+            flavor.log_model(
                 model, name="model", serialization_format="cloudpickle", pip_requirements=requirements
             )
         client = self.client()
         if not client.search_registered_models(filter_string=f"name = '{service}'"):
             client.create_registered_model(service)
-        version = client.create_model_version(
-            service, source=info.model_uri, run_id=info.run_id, tags={"release": release, **tags}
+        made = client.create_model_version(
+            service, source=f"runs:/{run}/model", run_id=run, tags={"release": release, **tags}
         )
-        return int(version.version)
+        return int(made.version)
 
     def version_of(self, service: str, release: str) -> int | None:
         """The version under which a release is shown, if it is."""

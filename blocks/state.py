@@ -8,13 +8,17 @@ from types import MappingProxyType
 from typing import Any
 
 from prefect_mlops.blocks.entry import (
+    Approval,
     Asked,
     Entry,
     Genesis,
+    Judged,
     Released,
     Seen,
     Takeover,
+    Time,
     Verdict,
+    Waiver,
 )
 from prefect_mlops.blocks.errors import Invalid, MlopsError
 from prefect_mlops.blocks.split import Split
@@ -29,6 +33,9 @@ class IllegalEntry(MlopsError):
 
     def __str__(self) -> str:
         return f"log entry {self.number} ({self.kind}) is not legal there: {self.rule}"
+
+
+NOTHING = Split()
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class Service:
 
     name: str
     numbers: dict[str, int] = field(default_factory=dict[str, int])
-    split: Split = Split()
+    split: Split = NOTHING
     asked: Entry | None = None
     driver: Entry | None = None
     rollout: int = -1
@@ -85,12 +92,13 @@ class Service:
 
     def before(self, rollout: int) -> Split:
         """What answered before `rollout` moved anything; nothing if it was the first."""
-        return next((split for made, split in reversed(self.past) if made != rollout), Split())
+        return next((split for made, split in reversed(self.past) if made != rollout), NOTHING)
 
     @property
     def previous(self) -> Split | None:
         """What answered before that which answers now; a rollback takes its release off this pile."""
-        return self.past[-2][1] if len(self.past) > 1 else None
+        below = self.past[:-1] if self.split.live else self.past
+        return below[-1][1] if below else None
 
 
 @dataclass(frozen=True)
@@ -134,6 +142,7 @@ class State:
         _need(entry.time >= entry.raw_time or not entry.clamped, "a clamped time is not before the raw one")
         _need((entry.time != entry.raw_time) == entry.clamped, "time and raw_time differ just where it was clamped")
         _need(entry.rollout is None or 0 <= entry.rollout <= entry.seq, "a rollout starts at an entry before its end")
+        _need(entry.closes is None or entry.kind == "observed", "only what was observed closes something")
 
     def _fold(self, entry: Entry) -> State:
         match entry.body:
@@ -147,6 +156,8 @@ class State:
                 return self._with(entry, _seen(self._one(entry), entry, body))
             case Takeover() as body:
                 return self._with(entry, _taken_over(self._one(entry), entry, body))
+            case Approval() | Waiver() | Judged() as body:
+                return self._with(entry, _noted(self._one(entry), body))
             case _:
                 return replace(self, head=entry)
 
@@ -182,15 +193,22 @@ def _asked(service: Service, entry: Entry, body: Asked) -> Service:
     if service.asked is not None:
         raise _BrokenRule(f"entry {service.asked.seq} is still open for {service.name}")
     _need(body.before == service.split, f"{service.name} serves {service.split}, not {body.before}")
+    _need(body.move != "reassert" or body.after == body.before, "to reassert changes nothing")
     unknown = [release for release in body.after.releases if release not in service.numbers]
     _need(not unknown, f"{unknown} were never released for {service.name}")
     _need(entry.rollout is not None and entry.rollout >= service.rollout, f"rollout {service.rollout} came after it")
     return replace(service, asked=entry, driver=entry, rollout=entry.rollout or 0)
 
 
+def _noted(service: Service, body: Approval | Waiver | Judged) -> Service:
+    _need(body.release in service.numbers, f"{body.release} was never released for {service.name}")
+    return service
+
+
 def _taken_over(service: Service, entry: Entry, body: Takeover) -> Service:
     if service.asked is None or service.asked.seq != body.of:
         raise _BrokenRule(f"entry {body.of} is not open for {service.name}")
+    _need(entry.rollout == service.asked.rollout, f"entry {body.of} belongs to rollout {service.asked.rollout}")
     return replace(service, driver=entry)
 
 
@@ -198,6 +216,7 @@ def _seen(service: Service, entry: Entry, body: Seen) -> Service:
     asked = service.asked
     if asked is None or not isinstance(asked.body, Asked):
         raise _BrokenRule(f"nothing is open for {service.name}")
+    _need(entry.rollout == asked.rollout, f"entry {asked.seq} belongs to rollout {asked.rollout}")
     _need(body.fence == service.fence, f"entry {service.fence} drives {service.name}, not {body.fence}")
     if body.verdict == "unknown":
         _need(entry.closes is None, "what is unknown closes nothing")
@@ -211,23 +230,33 @@ def _seen(service: Service, entry: Entry, body: Seen) -> Service:
         asked=None,
         since=entry.time,
         changes=(*service.changes, Change(asked, entry, body.verdict, wanted)),
-        past=_pile(service.past, wanted, service.rollout, rolled_back=asked.body.move == "rollback"),
+        past=_pile(service.past, wanted, service.rollout, rolled_back=_rolled_back(asked.body, body)),
     )
+
+
+def _rolled_back(asked: Asked, seen: Seen) -> bool:
+    return asked.move == "rollback" and seen.verdict == "applied"
 
 
 def _pile(
     past: tuple[tuple[int, Split], ...], served: Split, rollout: int, *, rolled_back: bool
 ) -> tuple[tuple[int, Split], ...]:
-    """Put what answers now on the pile, one split a rollout; a rollback takes off what lay above its target."""
-    live = [split.live for _, split in past]
-    if live and served.live == live[-1]:
+    """Put what answers now on the pile, one split a rollout."""
+    if rolled_back:
+        past = _taken_off(past, served)
+    if past and served.live == past[-1][1].live:
         return (*past[:-1], (past[-1][0], served))
-    if rolled_back and served.live in live:
-        index = live.index(served.live)
-        return (*past[:index], (past[index][0], served))
     if not served.live:
         return past
     return (*(past[:-1] if past and past[-1][0] == rollout else past), (rollout, served))
+
+
+def _taken_off(past: tuple[tuple[int, Split], ...], served: Split) -> tuple[tuple[int, Split], ...]:
+    """The pile without what lies above the newest place of `served` in it; before all of it, nothing answered."""
+    if not served.live:
+        return ()
+    places = (place for place in range(len(past), 0, -1) if past[place - 1][1].live == served.live)
+    return past[: next(places, len(past))]
 
 
 class _BrokenRule(Exception):

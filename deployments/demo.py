@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from prefect_mlops.blocks import Environment, verify
+from prefect_mlops.blocks._canonical import short
 from prefect_mlops.blocks.errors import MlopsError
 from prefect_mlops.deployments.traffic import PREDICTIONS, Answer, answers
 from prefect_mlops.flows import release_model, rollback_release
@@ -139,7 +140,7 @@ def _told(place: Place, frame: pd.DataFrame, folder: Path) -> tuple[Story, Count
 
 
 @contextmanager
-def _traffic(environment: Environment, frame: pd.DataFrame, folder: Path) -> Iterator[Traffic]:
+def _traffic(environment: Environment, frame: pd.DataFrame, folder: Path) -> Generator[Traffic]:
     rows = json.loads(_questions(frame).head(200).to_json(orient="values"))
     names = [name for name in frame.columns if name != TARGET]
     url = environment.target.address(SERVICE).url
@@ -170,7 +171,12 @@ def _found_wanting(story: Story, environment: Environment, frame: pd.DataFrame, 
     decisions = [_decisions(environment, rows) for rows in (asked, flipped)]
     flips = sum(a != b for a, b in zip(*decisions, strict=True)) / len(asked)
     observed = f"flip(sex) changes {flips:.1%} of {len(asked):,} answers"
-    story.tell(f"{story.names[release]} leans on sex", f"more than {FLIPS_ALLOWED:.0%} allowed", observed, flips > FLIPS_ALLOWED)
+    story.tell(
+        f"{story.names[release]} leans on sex",
+        f"more than {FLIPS_ALLOWED:.0%} allowed",
+        observed,
+        flips > FLIPS_ALLOWED,
+    )
     return flips
 
 
@@ -181,9 +187,7 @@ def _decisions(environment: Environment, rows: pd.DataFrame) -> list[bool]:
     return [yes > no for no, yes in answer.json()["data"]["ndarray"]]
 
 
-def _taken_back(
-    story: Story, environment: Environment, traffic: Traffic, first: str, second: str, reason: str
-) -> None:
+def _taken_back(story: Story, environment: Environment, traffic: Traffic, first: str, second: str, reason: str) -> None:
     """Roll back, and find the moment of the last answer that the second release gave."""
     decided = time.monotonic_ns()
     rollback_release(SERVICE, to="previous", environment="local", reason=reason)
@@ -210,8 +214,14 @@ def _traced(story: Story, environment: Environment, traffic: Traffic, release: s
         story.tell("why that answer?", f"{name}, its run, code and data", str(error), ok=False)
         return
     run = trace.run.name if trace.run else "no run"
-    observed = f"request {answer.request_id[:8]}: {trace.name} · run {run} · data {trace.data[7:15]} · code {trace.code['train']}"
-    story.tell("why that answer?", f"{name}, its run, code and data", observed, trace.release == release and trace.run is not None)
+    code = str(trace.code["train"]).rpartition(".")[2]
+    observed = f"{answer.request_id[:8]}…: {trace.name} · run {run} · data {short(trace.data)} · code {code}"
+    story.tell(
+        "why that answer?",
+        f"{name}, its run, code and data",
+        observed,
+        trace.release == release and trace.run is not None,
+    )
 
 
 def _counted(story: Story, traffic: Traffic) -> Counter[str]:
@@ -261,7 +271,7 @@ def _page(report: dict[str, Any], story: Story) -> str:
     by = ", ".join(f"{count:,} by {name}" for name, count in requests["by_release"].items())
     lines += [
         f" {requests['total']:,} requests, {requests['failed']} failed ({by}) · {report['seconds']:.0f} s",
-        f" log of {report['log']['entries']} entries {'verified' if report['log']['verified'] else 'NOT verified'}"
-        f" · open {report['prefect']} · prefect-mlops status, trace, rollback, stop",
+        f" log of {report['log']['entries']} entries {'verified' if report['log']['verified'] else 'NOT verified'}",
+        f" open {report['prefect']} · try prefect-mlops status, releases, trace, rollback, verify; end with stop",
     ]
     return "\n".join(lines)

@@ -38,7 +38,12 @@ def tag_run(name: str, tags: Iterable[str]) -> None:
 
 def tags(environment: str, service: str, kind: str) -> list[str]:
     """The tags by which runs are found: of one kind, one environment, one service."""
-    return ["prefect-mlops", f"prefect-mlops:{kind}", f"environment:{environment}", *([f"service:{service}"] * bool(service))]
+    return [
+        "prefect-mlops",
+        f"prefect-mlops:{kind}",
+        f"environment:{environment}",
+        *([f"service:{service}"] * bool(service)),
+    ]
 
 
 def publish(key: str, markdown: str, description: str) -> None:
@@ -51,7 +56,9 @@ def table(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
     """A table in markdown."""
     names = list(header)
     lines = ["| " + " | ".join(names) + " |", "|" + "|".join(" --- " for _ in names) + "|"]
-    lines += ["| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows]
+    lines += [
+        "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows
+    ]
     return "\n".join(lines)
 
 

@@ -73,7 +73,10 @@ def census(rows: int, seed: int) -> pd.DataFrame:
     occupation = rng.integers(0, len(_OCCUPATION), rows)
     gain = np.where(rng.random(rows) < 0.08, rng.integers(1_000, 20_000, rows), 0)
     score = (
-        0.9 * (education - 2) + 0.05 * (hours - 40) - 0.0016 * (age - 50) ** 2 + np.array([0, 0, 1.1, 0.9, -0.5, -0.3])[occupation]
+        0.9 * (education - 2)
+        + 0.05 * (hours - 40)
+        - 0.0016 * (age - 50) ** 2
+        + np.array([0, 0, 1.1, 0.9, -0.5, -0.3])[occupation]
     )
     odds = 1 / (1 + np.exp(-(1.6 * score + 0.0002 * gain - 0.4)))
     frame = pd.DataFrame(
@@ -112,7 +115,9 @@ def read_census(path: Path) -> pd.DataFrame:
         raise Invalid(str(path), "is a census file", str(error).strip().splitlines()[0], advice) from None
     if missing := [name for name in COLUMNS if name not in frame.columns]:
         advice = f"its header line must name {', '.join(COLUMNS)}"
-        raise Invalid(f"the columns of {path.name}", "include all of a census file's", f"none called {', '.join(missing)}", advice)
+        raise Invalid(
+            f"the columns of {path.name}", "include all of a census file's", f"none called {', '.join(missing)}", advice
+        )
     _check_rows(frame, path)
     return frame[list(COLUMNS)]
 
@@ -122,7 +127,11 @@ def _check_rows(frame: pd.DataFrame, path: Path) -> None:
         if not pd.api.types.is_integer_dtype(frame[name]):
             wrong = pd.to_numeric(frame[name], errors="coerce").isna()
             first = int(np.argmax(wrong.to_numpy())) if wrong.any() else 0
-            raise Invalid(f"{name} in {path.name}", "is a whole number in every row", f"{frame[name].iloc[first]} in row {first + 1}")
+            raise Invalid(
+                f"{name} in {path.name}",
+                "is a whole number in every row",
+                f"{frame[name].iloc[first]} in row {first + 1}",
+            )
     labels = set(frame[TARGET].unique())
     if labels != set(LABELS):
         shown = ", ".join(sorted(map(str, labels))[:5])

@@ -51,7 +51,9 @@ def release_model(
     ] = "blue-green",
     approval: Annotated[
         bool,
-        Field(title="Ask for approval", description="Wait for a person before traffic moves; the environment may insist."),
+        Field(
+            title="Ask for approval", description="Wait for a person before traffic moves; the environment may insist."
+        ),
     ] = False,
     reason: Annotated[str, Field(title="Reason", description="Why, in your words; kept in the log.")] = "",
     actor: Annotated[
@@ -105,7 +107,10 @@ def roll_out(
     rollout = _number(log, service, release, reason)
     known = log.state().service(service)
     name, before = known.named(release), known.split
-    tag_run(f"release {name} to {environment.name}", [*tags(environment.name, service, "release"), f"release:{name}", release])
+    tag_run(
+        f"release {name} to {environment.name}",
+        [*tags(environment.name, service, "release"), f"release:{name}", release],
+    )
     if [arm.release for arm in before.live] == [release]:
         say(f"{name} is live already; nothing to do")
         return
@@ -162,9 +167,7 @@ def _switch(
             _judge(environment, log, service, watched, rollout, actor)
 
 
-def _judge(
-    environment: Environment, log: ReleaseLog, service: str, judged: Judged, rollout: int, actor: str
-) -> None:
+def _judge(environment: Environment, log: ReleaseLog, service: str, judged: Judged, rollout: int, actor: str) -> None:
     """Write a verdict down; where it is not `passed`, put back what was before the rollout and stop."""
     _write(log, service, judged, rollout)
     name = log.state().service(service).named(judged.release)
@@ -198,9 +201,7 @@ def _await_approval(
     page = release_page(environment, state, service, release, entries)
     shown = environment.store_block.put(canonical({"format": 1, "page": page}))
     question = f"## May {name} go live in {environment.name}?\n\n{page}"
-    answer = pause_flow_run(
-        wait_for_input=Decision.with_initial_data(description=question), timeout=APPROVAL_SECONDS
-    )
+    answer = pause_flow_run(wait_for_input=Decision.with_initial_data(description=question), timeout=APPROVAL_SECONDS)
     verdict = "approved" if answer.decision == "approve" else "declined"
     log.actor, mine = Actor(name=answer.name, assurance="claimed"), log.actor
     body = Approval(release=release, decision=verdict, shown=shown)

@@ -21,7 +21,10 @@ def rollback_release(
     service: Annotated[str, Field(title="Service", description="Name of the service, such as credit.")],
     to: Annotated[
         str,
-        Field(title="To", description="previous, a release such as credit-v1, or the id or name of the run that left it live."),
+        Field(
+            title="To",
+            description="previous, a release such as credit-v1, or the id or name of the run that left it live.",
+        ),
     ] = "previous",
     environment: Annotated[
         str, Field(title="Environment", description="Name of the Environment block where it is served.")

@@ -50,7 +50,9 @@ def read(store: Store, recipe: Recipe, snapshot: str, folder: Path) -> pd.DataFr
     path = folder / files[0].path
     frame = _parsed(path, recipe)
     if recipe.target not in frame.columns:
-        raise Invalid(f"the columns of {path.name}", f"include the target {recipe.target!r}", list(frame.columns), _HEADER)
+        raise Invalid(
+            f"the columns of {path.name}", f"include the target {recipe.target!r}", list(frame.columns), _HEADER
+        )
     if (unlabelled := int(frame[recipe.target].isna().sum())) > 0:
         raise Invalid(f"{recipe.target} in {path.name}", "has a value in every row", f"{unlabelled} rows without one")
     if len(frame) < 50:

@@ -97,7 +97,9 @@ def _is_mine(log: ReleaseLog, service: str) -> bool:
     """Whether this very run left something open, when the store or the target stopped answering it."""
     driver = log.state().service(service).driver
     open_now = log.state().service(service).asked is not None
-    return open_now and driver is not None and driver.run == log.run and driver.writer.process == process_mark(os.getpid())
+    return (
+        open_now and driver is not None and driver.run == log.run and driver.writer.process == process_mark(os.getpid())
+    )
 
 
 def _refuse_open(known: Service) -> None:

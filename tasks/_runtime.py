@@ -49,7 +49,12 @@ def keep_runtime(store: Store, recipe: Recipe, folder: Path) -> Snapshot:
     found = {f"{item.name}=={item.version}" for item in importlib.metadata.distributions() if item.name}
     (folder / "installed.txt").write_text("\n".join(sorted(found, key=str.lower)) + "\n")
     (folder / "requirements.txt").write_text("\n".join(requirements(recipe)) + "\n")
-    facts = {"format": 1, "python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
+    facts = {
+        "format": 1,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+    }
     (folder / "python.json").write_text(json.dumps(facts, indent=1, sort_keys=True))
     return store.add(folder)
 

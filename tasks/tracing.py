@@ -46,7 +46,9 @@ class Trace(Value):
     model: str = Field(description="Digest of the model's files.")
     data: str = Field(description="Digest of the training data.")
     files: tuple[str, ...] = Field(description="The files of the training data.")
-    code: dict[str, Any] = Field(description="The training function, its commit where git knew, and the digest of its source.")
+    code: dict[str, Any] = Field(
+        description="The training function, its commit where git knew, and the digest of its source."
+    )
     runtime: dict[str, Any] = Field(description="Python and the digest of the list of installed packages.")
     metrics: dict[str, float] = Field(description="Figures on the hold-out.")
 
@@ -89,7 +91,10 @@ def _traced(environment: Environment, request_id: str, answer: Record, records: 
         data=document.data,
         files=tuple(file.path for file in store.snapshot(document.data).files),
         code={**_json_file(environment, document.code, "code.json"), "files": {f.path: f.digest for f in code.files}},
-        runtime={**_json_file(environment, document.runtime, "python.json"), "files": {f.path: f.digest for f in runtime.files}},
+        runtime={
+            **_json_file(environment, document.runtime, "python.json"),
+            "files": {f.path: f.digest for f in runtime.files},
+        },
         metrics=json.loads(store.get(document.tests))["metrics"],
     )
 
