@@ -10,5 +10,7 @@ if [ ! -w "${HOME:-/nowhere}" ]; then
     export GOPATH="$tools/go" GOCACHE="$tools/go/cache"
 fi
 echo "building $1 into .tools/bin" >&2
-GOBIN="$tools/bin" GOFLAGS="$GOFLAGS -modcacherw" CGO_ENABLED=0 "$go" install "$1" ||
+GOBIN="$tools/bin" GOFLAGS="$GOFLAGS -modcacherw" CGO_ENABLED=0 "$go" install "$1" 2>"$tools/versitygw.log" || {
+    tail -5 "$tools/versitygw.log" >&2
     echo "versitygw could not be built (see above): the tests against an S3 server are skipped" >&2
+}

@@ -44,7 +44,7 @@ def _pinned(python: str, platform: str) -> dict[str, str]:
     """Name to version, as an installer reads the lock there; asserts that each is pinned once."""
     environment = _environment(python, platform)
     here = [requirement for requirement, _ in PINS if _applies(requirement, environment)]
-    versions = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in here}
+    versions = {str(canonicalize_name(pin.name)): str(pin.specifier).removeprefix("==") for pin in here}
     assert len(versions) == len(here), "a name is pinned twice"
     return versions
 
@@ -84,7 +84,7 @@ def test_the_seldon_extra_is_there_on_312_only() -> None:
 
 def test_what_is_installed_here_is_what_is_locked() -> None:
     pinned = {canonicalize_name(pin.name): str(pin.specifier)[2:] for pin, _ in PINS if _applies(pin, _here())}
-    installed = {canonicalize_name(found.name): found.version for found in importlib.metadata.distributions()}
+    installed = {str(canonicalize_name(found.name)): found.version for found in importlib.metadata.distributions()}
     installed.pop("prefect-mlops")
     assert installed == pinned
 
