@@ -74,21 +74,23 @@ class ModelRegistry(Block):
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         if (version := self.version_of(service, release)) is not None:
             return version
+        client = self.client()
+        run = client.create_run(self._experiment_id(), run_name=f"{service} {release[7:15]}", tags=tags).info.run_id
         mlflow.set_tracking_uri(self.tracking_uri)
-        name = f"{service} {release[7:15]}"
-        run = self.client().create_run(self._experiment_id(), run_name=name, tags=tags).info.run_id
-        with mlflow.start_run(run_id=run):
+        mlflow.start_run(run_id=run)
+        try:
             mlflow.log_params(params)
             mlflow.log_metrics(metrics)
             mlflow.log_artifact(str(signature))
-            flavor.log_model(
+            logged = flavor.log_model(
                 model, name="model", serialization_format="cloudpickle", pip_requirements=requirements
             )
-        client = self.client()
+        finally:
+            mlflow.end_run()
         if not client.search_registered_models(filter_string=f"name = '{service}'"):
             client.create_registered_model(service)
         made = client.create_model_version(
-            service, source=f"runs:/{run}/model", run_id=run, tags={"release": release, **tags}
+            service, source=logged.model_uri, run_id=run, tags={"release": release, **tags}
         )
         return int(made.version)
 
