@@ -1,4 +1,4 @@
-# ruff: noqa: PTH102, PTH108, PTH113, PTH116
+# ruff: noqa: PTH102, PTH113
 """The few system calls that a folder store is made of, behind a protocol, so that tests can cut the power."""
 
 from __future__ import annotations

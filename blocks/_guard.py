@@ -25,17 +25,18 @@ class Guard:
     def __init__(self, backend: Backend, store: str) -> None:
         self._backend, self._store = backend, store
         self._id: str | None = None
+        self._proven = False
 
     @property
     def lanes(self) -> int:
         return self._backend.lanes
 
     def put_new(self, key: str, data: bytes) -> bool:
-        self.identity()
+        self._get_ready()
         return self._backend.put_new(key, data)
 
     def put_new_stream(self, key: str, chunks: Iterable[bytes]) -> bool:
-        self.identity()
+        self._get_ready()
         return self._backend.put_new_stream(key, chunks)
 
     def get(self, key: str) -> bytes | None:
@@ -61,13 +62,18 @@ class Guard:
             ObjectDamaged: If the identity's bytes are not what was written.
         """
         if self._id is None:
-            found = self._read()
-            self._prove()  # a put after the read makes durable what was read, whoever wrote it
-            self._id = found or self._create()
+            self._id = self._read() or self._create()
         return self._id
+
+    def _get_ready(self) -> None:
+        """Read first: the proof's puts then make durable what was read, whoever wrote it."""
+        self.identity()
+        self._prove()
 
     def _prove(self) -> None:
         """Nothing here is safe on a server that answers "created" and overwrites; some do."""
+        if self._proven:
+            return
         key = f"{SCRATCH}proof-{secrets.token_hex(8)}"
         self._backend.put_new(key, b"first")
         kept = self._backend.get(key) == b"first"
@@ -81,6 +87,7 @@ class Guard:
                 "it overwrites what is there, although asked to create only",
                 "use a folder, or a server that honours If-None-Match (versitygw does with --sidecar)",
             )
+        self._proven = True
 
     def _read(self) -> str | None:
         data = self._backend.get(IDENTITY)
@@ -104,6 +111,7 @@ class Guard:
                 f"it holds things but no {IDENTITY}",
                 f"restore {IDENTITY} from a copy, or use an empty place for a new store",
             )
+        self._prove()
         line = canonical({"format": 1, "hash": "sha256", "id": secrets.token_hex(16)})
         self._backend.put_new(IDENTITY, line + b"\n" + hashlib.sha256(line).hexdigest().encode() + b"\n")
         identity = self._read()  # ours, or that of whoever was first

@@ -211,7 +211,7 @@ class Store(Block):
         where = _location.place(self.url)
         if isinstance(where, Path):
             return Folder(where)
-        from prefect_mlops.blocks._bucket import connect  # noqa: PLC0415 - it takes a second
+        from prefect_mlops.blocks._bucket import connect  # it takes a second
 
         return connect(self.url, where, self.credentials, self.endpoint, self.region)
 

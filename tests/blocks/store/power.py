@@ -8,7 +8,7 @@ each name for itself, and a file's bytes wholly, partly, as zeros or not at all.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TypeVar
@@ -162,8 +162,10 @@ class PowerDisk:
         return File(found, found)
 
     @staticmethod
-    def _names(node: Names, to: File | Names, rng: random.Random, luck: float, revive: object) -> None:
-        assert isinstance(to, Names) and callable(revive)
+    def _names(
+        node: Names, to: File | Names, rng: random.Random, luck: float, revive: Callable[[File | Names], File | Names]
+    ) -> None:
+        assert isinstance(to, Names)
         for name in sorted({*node.seen, *node.kept}):
             seen, kept = node.seen.get(name), node.kept.get(name)
             survivor = seen if rng.random() < luck else kept

@@ -25,7 +25,7 @@ _ROOT = Path(__file__).resolve().parents[3]
 def versitygw() -> str:
     """The server's program, or a skip that says how to get it."""
     named = os.environ.get("VERSITYGW")
-    found = named or shutil.which(_ROOT / ".tools" / "bin" / "versitygw") or shutil.which("versitygw")
+    found = named or shutil.which(str(_ROOT / ".tools" / "bin" / "versitygw")) or shutil.which("versitygw")
     if not found:
         pytest.skip("no versitygw, so nothing is tested on S3; set VERSITYGW or run `make tools`")
     return found
@@ -151,9 +151,8 @@ def proxied(upstream: str) -> Generator[Proxy]:
         server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
         proxy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         ready.set()
-        async with server:
-            await stop.wait()
-        server.close_clients() if hasattr(server, "close_clients") else None
+        await stop.wait()
+        server.close()
 
     stop = asyncio.Event()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -82,7 +82,7 @@ def test_racing_writers_have_one_winner_each(connect: Connect) -> None:
 
 
 @pytest.fixture
-def proxy(s3: str, keys: None) -> Proxy:
+def proxy(s3: str, keys: None) -> Generator[Proxy]:
     with proxied(s3) as running:
         yield running
 

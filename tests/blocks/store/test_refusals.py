@@ -109,9 +109,9 @@ class _Answers(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(self.body)
 
-    do_PUT = do_HEAD = do_POST = do_DELETE = do_GET
+    do_PUT = do_HEAD = do_POST = do_DELETE = do_GET  # noqa: N815
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Say nothing."""
 
 

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import obstore
 import pytest
@@ -35,7 +36,7 @@ def tamper(store: Store, key: str, data: bytes | None) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         return
-    backend = store._guarded._backend
+    backend: Any = store._guarded._backend
     obstore.delete(backend._store, key)
     if data is not None:
         obstore.put(backend._store, key, data)
@@ -257,7 +258,9 @@ def _peak_of_heap(action: Callable[[], object]) -> int:
     """Highest anonymous memory, in bytes, above what it was before."""
 
     def anonymous() -> int:
-        return int(re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())[1]) << 10
+        found = re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())
+        assert found
+        return int(found[1]) << 10
 
     done, before, seen = threading.Event(), anonymous(), [0]
 
