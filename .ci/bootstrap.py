@@ -134,17 +134,16 @@ def cache_settings():
     return {"UV_CACHE_DIR": str(TOOLS / "cache" / "uv"), "PIP_CACHE_DIR": str(TOOLS / "cache" / "pip")}
 
 
-def install_uv(python):
-    """Install uv into `.tools/uv` by a Python's own pip, in a venv where it can make one; whether it worked."""
-    folder = TOOLS / "uv"
+def install_uv(python, program):
+    """Install uv by a Python's own pip, in a venv where it can make one (Debian splits that off); whether it worked."""
+    folder = program.parent.parent
+    pip, target = [folder / "bin" / "python", "-m", "pip"], []
     shutil.rmtree(str(folder), ignore_errors=True)
-    pip = [python, "-m", "pip"]
-    target = ["--target", folder]
-    if attempt([python, "-m", "venv", folder], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0:
-        pip, target = [folder / "bin" / "python", "-m", "pip"], []
+    if attempt([python, "-m", "venv", folder], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+        pip, target = [python, "-m", "pip"], ["--target", folder]
+        shutil.rmtree(str(folder), ignore_errors=True)
     command = [*pip, "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "--only-binary", ":all:"]
-    command += [*target, "-r", ROOT / ".ci" / "uv.txt"]
-    return attempt(command) == 0
+    return attempt([*command, *target, "-r", ROOT / ".ci" / "uv.txt"]) == 0 and program.exists()
 
 
 def uv(python):
@@ -155,7 +154,7 @@ def uv(python):
         return program
     say("installing uv into .tools")
     for path in dict.fromkeys([python, sys.executable, *filter(os.path.exists, ["/usr/bin/python3"])]):
-        if path and install_uv(path):
+        if path and install_uv(path, program):
             stamp.write_text(pinned)
             return program
     raise Stop("pip could not install uv (see above); check the network, or on Debian `apt install python3-venv`")
@@ -248,6 +247,7 @@ def main(arguments):
     """Do what was asked, one process at a time."""
     TOOLS.mkdir(exist_ok=True)
     os.environ.update(cache_settings())
+    os.environ.setdefault("PIP_ROOT_USER_ACTION", "ignore")  # nothing is installed outside this folder
     with (TOOLS / "lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         if arguments == ["--lock"]:
@@ -259,5 +259,5 @@ def main(arguments):
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except Stop as why:
+    except (Stop, OSError) as why:
         sys.exit("make: %s" % why)
