@@ -332,7 +332,8 @@ class Gateway:
     def answers(self, service: str) -> dict[str, tuple[int, int]]:
         """Answers, and those of status 500 and above, by release."""
         found: dict[str, tuple[int, int]] = {}
-        for one in self._stats(r"^cluster\." + _escape(service) + r"/[0-9a-f]{64}(/shadow)?\.upstream_rq_(completed|5xx)$"):
+        clusters = _escape(service) + r"/[0-9a-f]{64}(/shadow)?"
+        for one in self._stats(rf"^cluster\.{clusters}\.upstream_rq_(completed|5xx)$"):
             cluster, _, kind = one["name"].removeprefix("cluster.").rpartition(".")
             every, bad = found.get(release_of(cluster), (0, 0))
             more = (one["value"], 0) if kind == "upstream_rq_completed" else (0, one["value"])

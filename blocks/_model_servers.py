@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,24 +36,34 @@ class ModelServers:
     stop_seconds: int
     command: tuple[str, ...] = SERVER
 
-    def start(self, release: str, store: Store) -> list[Program]:
-        """Prepare all that the servers of `release` need, and describe their programs; nothing runs yet."""
+    def prepare(self, release: str, store: Store) -> list[Program]:
+        """Lay out what the servers of `release` need that do not answer, and describe them; nothing runs yet.
+
+        Raises:
+            Invalid: If the release is for another service.
+            ObjectMissing, ObjectDamaged, StoreUnreachable: If the store does not give the model's bytes.
+        """
+        numbers = [number for number in range(self.replicas) if not self._is_ready(release, number)]
+        if not numbers:
+            return []
         document = store.release(release)
-        model = self.folder / "models" / document.model.removeprefix("sha256:")
+        if document.service != self.service:
+            raise Invalid(f"release {release}", f"is for {document.service}, not for", self.service)
+        model = self._models / document.model.removeprefix("sha256:")
         files = _checkout(store, document.model, model)
         configuration = {
             "service": self.service, "namespace": self.namespace, "release": release, "model": document.model,
             "folder": str(model), "files": files, "host": "127.0.0.1", "port": 0,
             "max_body_bytes": self.max_body_bytes,
         }  # fmt: skip
-        return [self._program(release, number, configuration) for number in range(self.replicas)]
+        return [self._program(release, number, configuration) for number in numbers]
 
     def _program(self, release: str, number: int, configuration: dict[str, Any]) -> Program:
         name = self.name(release, number)
         spool = self.folder / "records" / self.service / name
         spool.mkdir(parents=True, exist_ok=True)
         own = {"instance": str(number), "socket": str(self.socket(release, number)), "spool": str(spool)}
-        path = self.folder / "servers" / f"{name}.json"
+        path = self._configurations / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(configuration | own, indent=1).encode())
         return Program(
@@ -77,29 +87,44 @@ class ModelServers:
         sockets = tuple(self.socket(release, number) for number in range(self.replicas))
         return _envoy.Upstream(self.service, release, sockets, shadow)
 
-    def names(self, releases: Sequence[str] | None = None) -> set[str]:
-        """The programs of this service, or of some of its releases."""
+    def remove(self, keep: Iterable[str]) -> None:
+        """End every server of this service but those of the releases `keep`, and forget what only they needed."""
+        kept = {self.name(release, number) for release in keep for number in range(self.replicas)}
         mine = re.compile(re.escape(self.service) + r"-[0-9a-f]{16}-\d+")
-        found = {name for name in self.supervisor.names() if mine.fullmatch(name)}
-        if releases is None:
-            return found
-        return {name for name in found if name.rpartition("-")[0].rpartition("-")[2] in map(_short, releases)}
+        self.supervisor.remove(*(name for name in self.supervisor.names() if mine.fullmatch(name) and name not in kept))
+        models: set[str] = set()
+        for path in self._configurations.glob("*.json"):
+            if path.stem in kept:
+                models.add(Path(json.loads(path.read_bytes())["folder"]).name)
+            else:
+                path.unlink(missing_ok=True)
+        for folder in self._models.glob("*"):
+            if folder.name not in models:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    @property
+    def _models(self) -> Path:
+        return self.folder / "models" / self.service
+
+    @property
+    def _configurations(self) -> Path:
+        return self.folder / "servers" / self.service
 
     def ready(self, release: str) -> int:
         """How many servers of `release` answer right now, each being the process that was started for it."""
-        return sum(self._is_ready(release, name) for name in self.names([release]))
+        return sum(self._is_ready(release, number) for number in range(self.replicas))
 
-    def _is_ready(self, release: str, name: str) -> bool:
-        socket = self.socket(release, int(name.rpartition("-")[2]))
+    def _is_ready(self, release: str, number: int) -> bool:
         try:
-            answer = _unix.get_json(socket, "/ready", seconds=READY_SECONDS)
+            answer = _unix.get_json(self.socket(release, number), "/ready", seconds=READY_SECONDS)
         except OSError:
             return False
-        return answer.get("release") == release and answer.get("pid") == self.supervisor.recorded_pid(name)
+        pid = self.supervisor.recorded_pid(self.name(release, number))
+        return answer.get("release") == release and answer.get("pid") == pid
 
     def failure(self, release: str) -> str | None:
         """Why a server of `release` ended by itself, in its own last words; None if none did."""
-        for name in sorted(self.names([release])):
+        for name in self._names(release):
             code = self.supervisor.exit_code(name)
             if code is not None and code > 0:
                 return f"exit status {code}: {tail(self._log(name))}"
@@ -107,7 +132,10 @@ class ModelServers:
 
     def last_words(self, release: str) -> str:
         """What the servers of `release` logged last."""
-        return " / ".join(tail(self._log(name)) for name in sorted(self.names([release])))
+        return " / ".join(tail(self._log(name)) for name in self._names(release))
+
+    def _names(self, release: str) -> list[str]:
+        return [self.name(release, number) for number in range(self.replicas)]
 
     def _log(self, name: str) -> Path:
         return self.logs / f"{name}.log"

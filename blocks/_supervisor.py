@@ -21,6 +21,7 @@ from typing import Any
 from filelock import FileLock
 
 from prefect_mlops.blocks import _unix
+from prefect_mlops.blocks._wait import wait_until
 from prefect_mlops.blocks.errors import Invalid, TargetUnreachable
 
 DAEMON = "prefect_mlops.deployments.local.daemon"
@@ -113,6 +114,12 @@ class Program:
         del spec["claim_owner"]
         return json.dumps(spec, sort_keys=True, indent=1).encode()
 
+    @property
+    def section(self) -> bytes:
+        """What supervisord reads."""
+        restart, stop = str(self.autorestart).lower(), self.stop_seconds + 2
+        return _PROGRAM.format(name=self.name, keeper=KEEPER, stop=stop, autorestart=restart).encode()
+
 
 @dataclass(frozen=True)
 class Process:
@@ -148,7 +155,7 @@ class Supervisor:
         Raises:
             TargetUnreachable: If none answers within 20 seconds.
         """
-        if self.is_up() and not (self.root / "down").exists():
+        if self.is_up() and PHOENIX in self.names() and not (self.root / "down").exists():
             return
         self._make_folders()
         with FileLock(self.root / "ensure.lock", timeout=START_SECONDS * 3):
@@ -156,6 +163,7 @@ class Supervisor:
             if not self.is_up():
                 self._start()
             self.put(self._phoenix())
+            self._patiently(lambda: self._rpc("startAllProcesses", False))
 
     def is_up(self) -> bool:
         """Whether the supervisor answers right now."""
@@ -173,7 +181,7 @@ class Supervisor:
     def sockets(self) -> Path:
         """The folder for Unix sockets: in the home, or where that path is too long, a private temporary one."""
         folder = self.root / "sockets"
-        return Path(os.readlink(folder)) if folder.is_symlink() else folder
+        return folder.readlink() if folder.is_symlink() else folder
 
     def stop(self) -> None:
         """Stop every program, also those left behind by a killed supervisor, and the supervisor.
@@ -208,21 +216,25 @@ class Supervisor:
         socket = self.sockets / "supervisor.sock"
         write_atomically(self.root / "supervisord.conf", _CONFIGURATION.format(socket=_escaped(socket)).encode())
         deadline = time.monotonic() + START_SECONDS
-        child: subprocess.Popen[bytes] | None = None
         while not self.is_up():
-            if child is None or child.poll() is not None:
-                child = self._spawn()
             if time.monotonic() > deadline:
                 raise TargetUnreachable(f"the supervisor of {self.home}", tail(self.root / "daemon.log"))
-            _pause(child, 0.02)
+            self._spawn()
+            wait_until(self.is_up, seconds=2.0, pause=0.01)
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        with (self.root / "daemon.log").open("wb") as log:
-            return subprocess.Popen(
+    def _spawn(self) -> None:
+        """Start a daemon, which detaches itself, or gives way to the one that runs."""
+        with (self.root / "daemon.log").open("ab") as log:
+            subprocess.run(
                 self._python(DAEMON, str(self.root)),
-                env=clean_environment(), cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env=clean_environment(),
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
                 start_new_session=True,
-            )  # fmt: skip
+                check=False,
+            )
 
     def _make_folders(self) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
@@ -253,11 +265,9 @@ class Supervisor:
         path = self.root / "programs" / f"{program.name}.json"
         wanted = program.specification
         changed = path.exists() and path.read_bytes() != wanted
-        ini = _PROGRAM.format(
-            name=program.name, keeper=KEEPER, stop=program.stop_seconds + 2, autorestart=str(program.autorestart).lower()
-        )
+        path.with_suffix(".exit").unlink(missing_ok=True)
         write_atomically(path, wanted)
-        write_atomically(path.with_suffix(".ini"), ini.encode())
+        write_atomically(path.with_suffix(".ini"), program.section)
         self._patiently(lambda: self._rpc("reloadConfig"))
         if changed:
             self._patiently(lambda: self._rpc("stopProcess", program.name, False), {NOT_RUNNING, BAD_NAME})
@@ -270,7 +280,6 @@ class Supervisor:
     def _add(self, name: str, *, replace: bool) -> bool:
         """Add a program to the supervisor or start the one that is there; whether that is done."""
         if self._patiently(lambda: self._rpc("addProcessGroup", name), {ALREADY_ADDED}) is not None:
-            (self.root / "programs" / f"{name}.exit").unlink(missing_ok=True)
             return True
         state = self._patiently(lambda: self._rpc("getProcessInfo", name), {BAD_NAME})
         if state is None or state["statename"] == "STOPPING":
@@ -278,8 +287,9 @@ class Supervisor:
         if replace:
             self._patiently(lambda: self._rpc("removeProcessGroup", name), {STILL_RUNNING, BAD_NAME})
             return False
+        if state["statename"] == "BACKOFF":  # do not wait for its next try
+            self._patiently(lambda: self._rpc("stopProcess", name, False), {NOT_RUNNING, BAD_NAME})
         if state["statename"] not in ("RUNNING", "STARTING"):
-            (self.root / "programs" / f"{name}.exit").unlink(missing_ok=True)
             self._patiently(lambda: self._rpc("startProcess", name, False), {ALREADY_STARTED})
         return True
 
@@ -325,9 +335,10 @@ class Supervisor:
         return Process(name, info["statename"], pid, self.exit_code(name))
 
     def _rpc(self, method: str, *arguments: Any, seconds: float = 5.0) -> Any:
-        transport = _Transport(self.sockets / "supervisor.sock", seconds)
-        with xmlrpc.client.ServerProxy("http://localhost/RPC2", transport=transport) as server:
-            return getattr(server.supervisor, method)(*arguments)
+        request = xmlrpc.client.dumps(arguments, f"supervisor.{method}")
+        socket = self.sockets / "supervisor.sock"
+        answer = _unix.call(socket, "POST", "/RPC2", request.encode(), content_type="text/xml", seconds=seconds)
+        return xmlrpc.client.loads(answer)[0][0]
 
     def _patiently(self, call: Callable[[], Any], expected: set[int] | None = None) -> Any:
         """Call, over the half second in which a killed supervisor is succeeded; None for a fault of `expected`."""
@@ -345,15 +356,6 @@ class Supervisor:
                 time.sleep(0.02)
 
 
-class _Transport(xmlrpc.client.Transport):
-    def __init__(self, path: Path, seconds: float) -> None:
-        super().__init__()
-        self._path, self._seconds = path, seconds
-
-    def make_connection(self, host: object) -> _unix.Connection:
-        return _unix.Connection(self._path, seconds=self._seconds)
-
-
 def _private(folder: Path) -> None:
     """Make a folder that only this user may enter, or refuse the one that is there."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -366,11 +368,11 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Replace `path` by `data`, durably: a reader, or a crash, sees the old bytes or the new ones."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(fd, "wb") as file:
+    with os.fdopen(fd, "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(fd)
-    os.replace(temporary, path)
+    temporary.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -399,10 +401,3 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _escaped(path: Path) -> str:
     return str(path).replace("%", "%%")
-
-
-def _pause(child: subprocess.Popen[bytes], seconds: float) -> None:
-    try:
-        child.wait(seconds)
-    except subprocess.TimeoutExpired:
-        pass

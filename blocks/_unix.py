@@ -17,12 +17,22 @@ class Connection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
+        connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connected.settimeout(self.timeout)
+        try:
+            connected.connect(str(self._path))
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            connected.close()
+            raise NotListening(str(self._path)) from error
+        except OSError:
+            connected.close()
+            raise
+        self.sock = connected
 
 
-def get(path: Path, target: str, *, method: str = "GET", seconds: float = 2.0) -> bytes:
+def call(
+    path: Path, method: str, target: str, body: bytes = b"", *, content_type: str = "text/plain", seconds: float = 2.0
+) -> bytes:
     """The body of a 200 answer.
 
     Raises:
@@ -31,26 +41,22 @@ def get(path: Path, target: str, *, method: str = "GET", seconds: float = 2.0) -
     """
     connection = Connection(path, seconds=seconds)
     try:
-        try:
-            connection.connect()
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise NotListening(str(path)) from error
-        connection.request(method, target)
+        connection.request(method, target, body, {"Content-Type": content_type})
         answer = connection.getresponse()
-        body = answer.read()
+        data = answer.read()
     except http.client.HTTPException as error:
         raise ConnectionError(f"{path.name} gave no HTTP answer to {target}: {error!r}") from error
     finally:
         connection.close()
     if answer.status != 200:
         raise ConnectionError(f"{path.name} answered {answer.status} to {target}")
-    return body
+    return data
 
 
 def get_json(path: Path, target: str, *, seconds: float = 2.0) -> Any:
-    """The JSON document of a 200 answer; raises as `get` does."""
+    """The JSON document of a 200 answer; raises as `call` does."""
     try:
-        return json.loads(get(path, target, seconds=seconds))
+        return json.loads(call(path, "GET", target, seconds=seconds))
     except ValueError as error:
         raise ConnectionError(f"{path.name} gave no JSON to {target}") from error
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from prefect.blocks.core import Block
-from pydantic import Field, PrivateAttr, TypeAdapter, ValidationError
+from pydantic import Field, PrivateAttr, TypeAdapter, ValidationError, field_validator
 
 from prefect_mlops.blocks import _envoy
 from prefect_mlops.blocks._canonical import Label
@@ -59,6 +61,11 @@ class LocalServing(Block):
         description="Longest request body in bytes; a longer one is answered 413.",
     )  # fmt: skip
 
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
     _command: tuple[str, ...] = PrivateAttr(default=SERVER)  # tests start a server of their own
 
     # --- the target's interface ----------------------------------------------------------
@@ -76,10 +83,6 @@ class LocalServing(Block):
         wanted = self.port or kept
         if wanted and not (self._supervisor.names() & set(NAMES)) and is_taken(wanted):
             reasons.append(f"port {wanted} of 127.0.0.1 is taken by another program; end that one or choose another")
-        try:
-            import envoy  # noqa: F401
-        except ImportError as error:
-            reasons.append(f"there is no Envoy for this machine: {error}")
         return reasons
 
     def apply(self, service: str, split: Split, *, fence: int, store: Store) -> None:
@@ -175,14 +178,15 @@ class LocalServing(Block):
             self._write_state(state)
 
     def _check_fence(self, service: str, fence: int) -> None:
-        """Call it with the lock held, before anything is changed."""
+        """Before a change, with the lock held; while waiting, without."""
         highest = self._state()["fences"][service]
         if fence < highest:
             raise FenceTooLow(service, fence, highest)
 
     def _start_missing(self, servers: ModelServers, split: Split, fence: int, store: Store) -> None:
-        missing = [release for release in split.releases if servers.ready(release) < self.replicas]
-        programs = [program for release in missing for program in servers.start(release, store)]
+        programs = [program for release in split.releases for program in servers.prepare(release, store)]
+        if not programs:
+            return
         with self._lock():
             self._check_fence(servers.service, fence)
             for program in programs:
@@ -193,14 +197,17 @@ class LocalServing(Block):
         routed = {_envoy.release_of(name) for name in self._gateways.clusters(servers.service)}
         for release in split.releases:
             enough = 1 if release in routed else self.replicas
-            failure = self._wait_for(servers, release, enough, began + self.start_seconds)
+            failure = self._wait_for(servers, release, enough, fence, began + self.start_seconds)
             if failure is not None:
-                self._undo_start(servers, [one for one in split.releases if one not in routed], fence)
+                self._undo_start(servers, routed, fence)
                 raise ArmNotReady(servers.service, release, time.monotonic() - began, failure)
 
-    def _wait_for(self, servers: ModelServers, release: str, enough: int, deadline: float) -> str | None:
+    def _wait_for(
+        self, servers: ModelServers, release: str, enough: int, fence: int, deadline: float
+    ) -> str | None:
         """Wait until `enough` servers of `release` answer; else say why they do not."""
         while servers.ready(release) < enough:
+            self._check_fence(servers.service, fence)
             failure = servers.failure(release)
             if failure is not None:
                 return failure
@@ -209,18 +216,16 @@ class LocalServing(Block):
             time.sleep(0.02)
         return None
 
-    def _undo_start(self, servers: ModelServers, releases: list[str], fence: int) -> None:
+    def _undo_start(self, servers: ModelServers, routed: set[str], fence: int) -> None:
         with self._lock():
             self._check_fence(servers.service, fence)
-            self._supervisor.remove(*servers.names(releases))
+            servers.remove(keep=routed)
 
     def _route(self, servers: ModelServers, split: Split, fence: int) -> None:
         with self._lock():
             self._check_fence(servers.service, fence)
             self._set_clusters(servers, split, keep=True)
-            routes = _envoy.service_routes(
-                self.namespace, servers.service, split, max_body_bytes=self.max_body_bytes
-            )
+            routes = _envoy.service_routes(self.namespace, servers.service, split, max_body_bytes=self.max_body_bytes)
             self._gateways.push_routes(servers.service, routes, fences=self._state()["fences"])
 
     def _set_clusters(self, servers: ModelServers, split: Split, *, keep: bool) -> None:
@@ -241,30 +246,28 @@ class LocalServing(Block):
 
     def _drain(self, servers: ModelServers, split: Split, fence: int, gone: set[str]) -> None:
         wait_until(lambda: self._gateways.idle(gone), seconds=self.drain_seconds, pause=0.05)
-        try:
-            self._drop(servers, split, fence)
-        except (FenceTooLow, TargetUnreachable):
-            return  # the next apply ends what is left
+        self._drop(servers, split, fence)
 
     def _drop(self, servers: ModelServers, split: Split, fence: int) -> None:
-        with self._lock():
+        # Traffic has moved: whatever goes wrong from here is left to the next apply.
+        with contextlib.suppress(FenceTooLow, TargetUnreachable), self._lock():
             self._check_fence(servers.service, fence)
             self._set_clusters(servers, split, keep=False)
-            self._supervisor.remove(*(servers.names() - servers.names(split.releases)))
+            servers.remove(keep=split.releases)
 
     # --- what it is made of --------------------------------------------------------------
 
     @property
     def _folder(self) -> Path:
-        return self.home.expanduser().absolute() / "serving"
+        return self.home / "serving"
 
     @property
     def _logs(self) -> Path:
-        return self.home.expanduser().absolute() / "logs"
+        return self.home / "logs"
 
     @property
     def _supervisor(self) -> Supervisor:
-        return Supervisor(self.home.expanduser())
+        return Supervisor(self.home)
 
     @property
     def _gateways(self) -> Gateways:
@@ -277,9 +280,19 @@ class LocalServing(Block):
             stop_seconds=self.drain_seconds, command=self._command,
         )  # fmt: skip
 
-    def _lock(self) -> FileLock:
+    @contextlib.contextmanager
+    def _lock(self) -> Generator[None]:
+        """Alone in this home's serving state, across processes; never held while a server starts."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(self._folder / "lock", timeout=LOCK_SECONDS)
+        lock = FileLock(self._folder / "lock", timeout=LOCK_SECONDS)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise TargetUnreachable(f"local serving in {self.home}", "another apply is stuck") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _state(self) -> dict[str, Any]:
         try:

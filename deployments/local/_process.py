@@ -29,7 +29,7 @@ def lock_now(fd: int, kind: int = fcntl.LOCK_EX) -> bool:
 def is_file(fd: int, path: Path) -> bool:
     """Whether `path` still leads to the open file `fd`: whoever stops a home unlinks its locks."""
     try:
-        there = os.stat(path)
+        there = path.stat()
     except FileNotFoundError:
         return False
     return os.path.samestat(os.fstat(fd), there)
@@ -66,8 +66,8 @@ def read_record(path: Path) -> dict[str, Any]:
 def started(pid: int) -> str | None:
     """When the process `pid` started, in a form that differs for every later process with its number."""
     if sys.platform != "linux":
-        shown = subprocess.run(["/bin/ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-        return shown.stdout.strip() or None
+        ps = ["/bin/ps", "-o", "lstart=", "-p", str(pid)]
+        return subprocess.run(ps, capture_output=True, text=True, check=False).stdout.strip() or None
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from supervisor import events, supervisord
 from supervisor.medusa import asyncore_25 as asyncore
@@ -35,7 +36,7 @@ class _Options(ServerOptions):
 
     def waitpid(self) -> tuple[int | None, int | None]:
         pid, status = super().waitpid()
-        child = self.pidhistory.get(pid) if pid else None
+        child = (self.pidhistory or {}).get(pid) if pid else None
         if child is not None and status is not None:
             code = os.waitstatus_to_exitcode(status)
             Path(f"programs/{child.config.name}.exit").write_text(json.dumps({"pid": pid, "code": code}))
@@ -53,9 +54,9 @@ class _Daemon(supervisord.Supervisor):
         super().runforever()
 
     def _retire(self) -> None:
+        groups: dict[str, Any] = self.process_groups or {}
         wanted = {config.name for config in self.options.process_group_configs}
-        for name in [name for name in self.process_groups if name not in wanted]:
-            group = self.process_groups[name]
+        for name, group in [(name, group) for name, group in groups.items() if name not in wanted]:
             if group.get_unstopped_processes():
                 group.stop_all()
             else:
@@ -82,11 +83,13 @@ def _bound(log: Path) -> None:
 
 
 def run(root: Path, lock: int | None = None) -> int:
-    """Supervise the programs of `root` until told to stop; `lock` is an inherited one."""
+    """Supervise the programs of `root` in the background until told to stop; `lock` is an inherited one."""
     lock = process.take_lock(root / "lock") if lock is None else lock
     if lock is None:
         return ANOTHER_RUNS
     if (root / "down").exists():
+        return 0
+    if os.fork():  # the child shares the lock, and is nobody's to wait for
         return 0
     os.set_inheritable(lock, False)
     process.write_record(lock)
@@ -95,7 +98,7 @@ def run(root: Path, lock: int | None = None) -> int:
     os.environ["PREFECT_MLOPS_PYTHON"] = sys.executable
     options = _Options()
     options.realize(["-c", "supervisord.conf", "-n"], doc=supervisord.__doc__)
-    options.first, options.test = True, False
+    options.__dict__.update(first=True, test=False)
     try:
         _Daemon(options).main()
     except asyncore.ExitNow:

@@ -57,7 +57,7 @@ def _become(spec: dict[str, Any]) -> None:
     most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     os.chdir(spec["cwd"])
-    os.execve(spec["argv"][0], spec["argv"], spec["env"])
+    os.execve(spec["argv"][0], spec["argv"], spec["env"])  # noqa: S606 (a program is what this starts)
 
 
 class _StandIn:
@@ -106,8 +106,8 @@ def _claim(path: Path, owner: str) -> None:
         os.pwrite(fd, owner.encode(), 0)
     fcntl.flock(fd, fcntl.LOCK_SH)
     found = os.pread(fd, 4096, 0).decode(errors="replace")
-    if found != owner:
-        print(f"{path.name} is taken by {found}, wanted by {owner}; stop that one or choose another", file=sys.stderr)
+    if found != owner or not process.is_file(fd, path):
+        sys.stderr.write(f"{path.name} is taken by {found}, wanted by {owner}; stop that or choose another\n")
         sys.exit(CONFIGURATION_ERROR)
     os.set_inheritable(fd, True)
 

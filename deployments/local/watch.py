@@ -1,8 +1,9 @@
-"""Waits for the supervisor of a home to be killed, and starts the next: `python -m prefect_mlops.deployments.local.watch ROOT`."""
+"""Succeeds the supervisor of a home when it is killed: `python -m prefect_mlops.deployments.local.watch ROOT`."""
 
 from __future__ import annotations
 
 import fcntl
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,13 +25,15 @@ def succeed(root: Path) -> int:
             break
         os.close(fd)
     with (root / "daemon.log").open("ab") as log:
-        subprocess.Popen(
-            [sys.executable, "-P", "-m", DAEMON, str(root), "--lock", str(fd)],
+        command = [sys.executable, "-P", "-m", DAEMON, str(root), "--lock", str(fd)]
+        subprocess.run(
+            command,
             pass_fds=[fd],
             start_new_session=True,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            check=False,
         )
     return 0
 

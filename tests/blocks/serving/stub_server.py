@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 
@@ -22,7 +23,7 @@ async def serve(config: dict, behaviour: dict) -> None:
         try:
             while not stopping.is_set():
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-                method, path, _ = head[0].split(" ")
+                _, path, _ = head[0].split(" ")
                 headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in head[1:] if line)}
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
                 work = asyncio.ensure_future(answer(path, headers, len(body)))
@@ -74,6 +75,7 @@ def main() -> None:
     if "crash" in behaviour:
         print(behaviour["crash"], file=sys.stderr)
         sys.exit(behaviour.get("code", 1))
+    time.sleep(behaviour.get("boot", 0))
     asyncio.run(serve(config, behaviour))
 
 
