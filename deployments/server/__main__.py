@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _leave)
     for name in _THREADS:  # a request is one row: more threads only wait for each other
         os.environ.setdefault(name, "1")
-    from prefect_mlops.deployments.server._run import run  # noqa: PLC0415  # numpy reads the lines above
+    from prefect_mlops.deployments.server._run import run  # numpy, which it imports, reads the lines above
 
     return run(Path(arguments[0]))
 

@@ -107,6 +107,10 @@ class Config:
             fits = isinstance(value, types) and not isinstance(value, bool)
             _expect(fits, f"{key} must be of type {' or '.join(t.__name__ for t in types)}, got {shown(value)}")
         _expect(values["max_body_bytes"] > 0, f"max_body_bytes must be positive, got {values['max_body_bytes']}")
+        for key in ("release", "model"):  # they go into headers
+            value = values[key]
+            plain = value.isascii() and value.isprintable() and 0 < len(value) <= 200 and " " not in value
+            _expect(plain, f"{key} must be a digest, got {shown(value)}")
         _check_place(values["socket"], values["port"])
         values["files"] = tuple(_file(item) for item in values["files"])
         values["folder"], values["spool"] = Path(values["folder"]), Path(values["spool"])

@@ -6,6 +6,8 @@ from typing import Any
 
 MAX_VALUE_CHARACTERS = 60
 
+Headers = tuple[tuple[bytes, bytes], ...]
+
 
 class StartRefused(Exception):
     """The server will not serve this: its configuration, its model's bytes or the model itself is wrong."""
@@ -18,11 +20,12 @@ class RequestRefused(Exception):
         status: HTTP status code.
         reason: One word for programs, in capitals as Seldon writes them.
         info: One sentence for people.
+        headers: What the answer's head says beside what every answer says.
     """
 
-    def __init__(self, status: int, reason: str, info: str) -> None:
-        super().__init__(status, reason, info)
-        self.status, self.reason, self.info = status, reason, info
+    def __init__(self, status: int, reason: str, info: str, headers: Headers = ()) -> None:
+        super().__init__(status, reason, info, headers)
+        self.status, self.reason, self.info, self.headers = status, reason, info, headers
 
     def __str__(self) -> str:
         return self.info

@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 import uvicorn
 import uvloop
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from prefect_mlops.deployments.server._protocol import failure
+
+if TYPE_CHECKING:
+    from prefect_mlops.deployments.server.app import App
 
 MAX_HEAD_BYTES = 32 * 1024
 MAX_HEADERS = 100
 MAX_CONNECTIONS = 2048
+FILES_BESIDE = 64
 REQUEST_SECONDS = 30.0
 KEEP_ALIVE_SECONDS = 75
 SWEEP_SECONDS = 1.0
@@ -28,7 +33,7 @@ SWEEP_SECONDS = 1.0
 _NOT_HTTP = (400, "BAD_HTTP", "this is not a request of HTTP 1.1 that can be read")
 _HEAD_TOO_LONG = (431, "HEADERS_TOO_LONG", f"headers may have {MAX_HEAD_BYTES} bytes in {MAX_HEADERS} lines together")
 _TOO_SLOW = (408, "TOO_SLOW", f"a request must have come whole after {REQUEST_SECONDS:.0f} seconds")
-_TOO_MANY = (503, "BUSY", f"there are {MAX_CONNECTIONS} connections already; try again")
+_TOO_MANY = (503, "BUSY", "there are too many connections already; try again")
 
 
 class _HeadTooLong(Exception):
@@ -38,19 +43,21 @@ class _HeadTooLong(Exception):
 class Protocol(HttpToolsProtocol):
     """One connection. What breaks a limit gets one sentence and is closed."""
 
+    most = MAX_CONNECTIONS
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.deadline: float | None = None
         self._in_head = False
         self._head_bytes = self._head_sum = self._head_lines = self._message_bytes = 0
         self._refusal = _NOT_HTTP
-        self._max_message_bytes = 2 * self.config.loaded_app.config.max_body_bytes + MAX_HEAD_BYTES
+        self._max_message_bytes = 2 * cast("App", self.config.loaded_app).config.max_body_bytes + MAX_HEAD_BYTES
 
     def connection_made(self, transport: Any) -> None:
         """Start the clock, or turn the caller away where there are too many."""
         super().connection_made(transport)
         self.deadline = self.loop.time() + REQUEST_SECONDS
-        if len(self.connections) > MAX_CONNECTIONS:
+        if len(self.connections) > self.most:
             self._refuse(_TOO_MANY)
 
     def data_received(self, data: bytes) -> None:
@@ -116,10 +123,14 @@ class Protocol(HttpToolsProtocol):
             return
         if self.flow.write_paused:
             self.transport.abort()
-        elif self._in_head or (self.cycle is not None and not self.cycle.response_started):
+        elif self._in_head or ((cycle := self._cycle()) and not cycle.response_started):
             self._refuse(_TOO_SLOW)
         else:
             self.transport.close()
+
+    def _cycle(self) -> RequestResponseCycle | None:
+        """The request that is answered or was last answered; uvicorn declares it as if there always were one."""
+        return self.cycle
 
     def _count(self, length: int) -> None:
         self._head_sum += length
@@ -129,7 +140,7 @@ class Protocol(HttpToolsProtocol):
 
     def _refuse(self, refusal: tuple[int, str, str]) -> None:
         """Say why, unless an answer is under way, and close."""
-        cycle = self.cycle
+        cycle = self._cycle()
         if cycle is None or cycle.response_complete or (cycle.more_body and not cycle.response_started):
             body = failure(*refusal)
             head = [
@@ -186,14 +197,28 @@ def listen(path: str | None, host: str, port: int | None) -> socket.socket:
     if path is None:
         return socket.create_server((host, port or 0), backlog=MAX_CONNECTIONS)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    temporary = f"{path}.{os.getpid()}"
-    with suppress(FileNotFoundError):
-        os.unlink(temporary)
-    listener.bind(temporary)
-    os.chmod(temporary, 0o600)
+    temporary = Path(f"{path}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    listener.bind(str(temporary))
+    temporary.chmod(0o600)
     listener.listen(MAX_CONNECTIONS)
-    os.rename(temporary, path)
+    temporary.rename(path)
     return listener
+
+
+def allow_files() -> None:
+    """Let this process have as many open files as its connections need, or as many as it may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + FILES_BESIDE
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+
+
+def max_connections() -> int:
+    """How many connections there may be at once: beyond that a caller is told so."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MAX_CONNECTIONS if files == resource.RLIM_INFINITY else max(1, min(MAX_CONNECTIONS, files - FILES_BESIDE))
 
 
 def serve(app: Any, listener: socket.socket, tick: Callable[[], None], grace_seconds: int) -> None:
@@ -214,6 +239,8 @@ def serve(app: Any, listener: socket.socket, tick: Callable[[], None], grace_sec
         timeout_graceful_shutdown=grace_seconds,
     )
     config.load()
+    allow_files()
+    Protocol.most = max_connections()
     # uvicorn raises the signal again when it is done; by then it means nothing more.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _ignore)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pandas as pd
 
 from prefect_mlops.deployments.server._config import Config, ModelFile
@@ -17,6 +18,7 @@ from prefect_mlops.deployments.server._errors import ModelFailed, StartRefused
 from prefect_mlops.deployments.server._signature import Field, Row, Signature
 
 MODEL, SIGNATURE = "model.pkl", "signature.json"
+MAX_WORDS = 300
 
 
 class Model:
@@ -40,8 +42,8 @@ class Model:
         """
         try:
             answer = np.asarray(self._call(self.frame(rows)))
-        except Exception as error:
-            raise ModelFailed(f"raised {type(error).__name__}: {error}") from error
+        except (Exception, SystemExit) as error:
+            raise ModelFailed(f"raised {_words(error)}") from error
         return self._checked(answer, len(rows))
 
     def frame(self, rows: Sequence[Row]) -> pd.DataFrame:
@@ -61,8 +63,8 @@ class Model:
         if answer.dtype.kind == "f" and not np.isfinite(answer).all():
             raise ModelFailed("answered NaN or infinity")
         values: list[Row] = answer.tolist()
-        if answer.dtype.kind not in "fiub" and not all(_is_plain(value) for row in values for value in row):
-            raise ModelFailed(f"answered values of type {answer.dtype}; strings, numbers and booleans can be sent")
+        if answer.dtype.kind not in "fiub":
+            _check_words(values)
         return values
 
 
@@ -79,11 +81,9 @@ def load(config: Config) -> Model:
     signature = Signature.parse(kept[SIGNATURE])
     try:
         model = Model(pickle.loads(kept[MODEL]), signature)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         advice = "serve it with the software that it was trained with"
-        raise StartRefused(
-            f"{MODEL} of {config.model} cannot be loaded: {type(error).__name__}: {error}; {advice}"
-        ) from error
+        raise StartRefused(f"{MODEL} of {config.model} cannot be loaded: {_words(error)}; {advice}") from error
     try:
         model.predict([signature.coerced(signature.example, 0)])
     except ModelFailed as error:
@@ -119,5 +119,18 @@ def _array(field: Field, column: tuple[Any, ...]) -> Any:
     return np.array(column, dtype=np.int64 if field.type == "integer" and not field.nullable else np.float64)
 
 
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value))
+def _check_words(values: list[Row]) -> None:
+    """Refuse what an array of objects can hold and JSON cannot say."""
+    for value in (value for row in values for value in row):
+        if not isinstance(value, (str, bool, int, float)) or (isinstance(value, float) and not math.isfinite(value)):
+            raise ModelFailed(f"answered {_words(value)}; only strings, finite numbers and booleans can be sent")
+    try:
+        orjson.dumps(values)
+    except orjson.JSONEncodeError as error:
+        raise ModelFailed(f"answered what JSON cannot say: {error}") from error
+
+
+def _words(thing: object) -> str:
+    """What a model raised or answered, as a short text that can be sent and stored."""
+    text = f"{type(thing).__name__}: {thing}"[:MAX_WORDS]
+    return " ".join(text.encode("utf-8", "replace").decode().split())

@@ -61,15 +61,17 @@ def question(body: bytes, signature: Signature) -> Question:
     return Question([signature.coerced(row, number) for number, row in enumerate(rows)], form, puid, tags)
 
 
-def feedback(body: bytes, header_id: str | None) -> Feedback:
-    """Read feedback; the prediction that it is about is named by `response.meta.puid`, else by `header_id`.
+def feedback(body: bytes) -> Feedback:
+    """Read feedback; `response.meta.puid`, else `request.meta.puid`, names the prediction that it is about.
+
+    The header `x-request-id` does not: a gateway gives the feedback itself an id there.
 
     Raises:
         RequestRefused: If it breaks the protocol, says nothing, or does not say about which prediction.
     """
     message = _object(parsed(body), "the body")
     _only(message, _FEEDBACK, "the body")
-    puid = _puid_of(message, "response") or _puid_of(message, "request") or header_id
+    puid = _puid_of(message, "response") or _puid_of(message, "request")
     if puid is None:
         raise bad_data("feedback must name its prediction: put meta.puid of the answer into response.meta.puid")
     reward, truth = message.get("reward"), message.get("truth")
@@ -157,7 +159,7 @@ def _data(data: Any, signature: Signature) -> tuple[list[list[Any]], Form]:
                 f"each row must have {width} values ({_some(signature.names)}), got {len(row)} in row {number}"
             )
     names = data.get("names")
-    if names is None or names == [] or names == signature.names:
+    if names is None or names in ([], signature.names):
         return rows, form
     order = _order(names, signature)
     return [[row[at] for at in order] for row in rows], form

@@ -44,6 +44,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
 
 from prefect_mlops.deployments.server._say import say
 from prefect_mlops.deployments.server._segments import seal
@@ -74,6 +75,7 @@ class Spool:
         self._file = -1
         self._number = self._size = self._records = 0
         self._born = 0.0
+        self._full = False
         self._sealer = _Sealer(folder)
 
     def open(self) -> None:
@@ -101,7 +103,11 @@ class Spool:
         try:
             self._write(data)
         except OSError as error:
-            raise SpoolFull(f"the prediction could not be recorded: {error.strerror}") from error
+            if not self._full:
+                say(f"{self.folder} does not take records, so nothing is answered until it does: {error.strerror}")
+            self._full = True
+            raise SpoolFull(f"it could not be recorded: {error.strerror}") from error
+        self._full = False
         self._size += len(data)
         self._records += len(lines)
 
@@ -128,10 +134,11 @@ class Spool:
             os.ftruncate(self._file, self._size)
         except OSError:
             self._rotate(reopen=False)
-        raise OSError(errno.ENOSPC, "no space left for a whole record")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _restart(self) -> None:
         if self._file >= 0:
+            say(f"{self._path} was deleted with {self._records} records; a new one is made")
             os.close(self._file)
             self._file = -1
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -193,6 +200,6 @@ class _Sealer:
         while (path := self._todo.get()) is not None:
             try:
                 seal(path)
-            except Exception as error:
+            except (OSError, pa.ArrowException) as error:
                 say(f"{path} could not be sealed, it stays and is tried again: {type(error).__name__}: {error}")
                 self._failed.append(path)

@@ -62,7 +62,7 @@ def seal(path: Path) -> Path | None:
         fcntl.flock(source, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with os.fdopen(os.dup(source), "rb") as file:
             data = _whole_lines(path, file.read())
-        segment = _write_segment(path.parent, _parquet(data)) if data else None
+        segment = _write_segment(path.parent, _parquet(path, data)) if data else None
         path.unlink(missing_ok=True)
         return segment
     except BlockingIOError:
@@ -74,20 +74,41 @@ def seal(path: Path) -> Path | None:
 def _whole_lines(path: Path, data: bytes) -> bytes:
     whole, line_end, torn = data.rpartition(b"\n")
     if torn:
-        say(f"{path.name}: dropped 1 line of {len(torn)} bytes that was never finished, so never answered")
+        say(f"{path.name}: dropped a last line of {len(torn)} bytes that was never finished, so never answered")
     return whole + line_end
 
 
-def _parquet(data: bytes) -> bytes:
+def _parquet(path: Path, data: bytes) -> bytes:
+    try:
+        table = _table(data)
+    except pa.ArrowInvalid:
+        table = _table(_readable(path, data))
     sink = pa.BufferOutputStream()
-    pq.write_table(_table(data), sink, compression="zstd", write_page_index=True)
+    pq.write_table(table, sink, compression="zstd", write_page_index=True)
     return sink.getvalue().to_pybytes()
 
 
 def _table(data: bytes) -> pa.Table:
-    options = pa_json.ParseOptions(explicit_schema=SCHEMA, unexpected_field_behavior="error")
+    options = pa_json.ParseOptions(explicit_schema=SCHEMA, unexpected_field_behavior="ignore")
     reading = pa_json.ReadOptions(use_threads=False, block_size=len(data) + 1)
-    return pa_json.read_json(pa.BufferReader(data), read_options=reading, parse_options=options)
+    table: pa.Table = pa_json.read_json(pa.BufferReader(data), read_options=reading, parse_options=options)
+    return table
+
+
+def _readable(path: Path, data: bytes) -> bytes:
+    """The lines that are records by themselves; a disk that filled up may have left half a line between them."""
+    lines = data.splitlines(keepends=True)
+    good = [line for line in lines if _is_record(line)]
+    say(f"{path.name}: dropped {len(lines) - len(good)} of {len(lines)} lines that cannot be read")
+    return b"".join(good)
+
+
+def _is_record(line: bytes) -> bool:
+    try:
+        _table(line)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _write_segment(folder: Path, data: bytes) -> Path:

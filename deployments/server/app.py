@@ -54,6 +54,15 @@ class Answer:
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """A request that waits for its prediction."""
+
+    asked: Asked
+    question: Question
+    done: asyncio.Future[Outcome]
+
+
 class App:
     """One model behind Seldon's REST protocol.
 
@@ -65,7 +74,7 @@ class App:
 
     def __init__(self, config: Config, model: Model, spool: Spool) -> None:
         self.config, self.model, self.spool = config, model, spool
-        self.batcher = Batcher(model.predict, self._deliver)
+        self.batcher: Batcher[_Asking] = Batcher(model.predict, self._deliver)
         self._bytes_waiting = 0
         self._names = model.signature.outputs_list
         self._input_names = orjson.dumps(model.signature.names).decode()
@@ -78,24 +87,26 @@ class App:
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
         clock, headers = time.perf_counter(), dict(scope["headers"])
-        request_id = headers.get(b"x-request-id", b"").decode("latin-1")
-        known = _protocol.valid_id(request_id)
-        if not known:
-            request_id_given, request_id = request_id, uuid4().hex
+        given = headers.get(b"x-request-id", b"").decode("latin-1")
+        request_id = given if _protocol.valid_id(given) else uuid4().hex
         try:
-            if not known and request_id_given:
-                raise _bad_header("x-request-id", f"1 to {_protocol.MAX_ID_CHARACTERS} visible ASCII characters")
+            _check_id("x-request-id", given)
             answer = await self._answered(scope, headers, request_id, receive, clock)
         except RequestRefused as error:
-            answer = _refusal(error)
+            answer = Answer(error.status, _protocol.failure(error.status, error.reason, error.info), error.headers)
         except SpoolFull as error:
-            answer = Answer(503, _protocol.failure(503, "NOT_RECORDED", f"{error}; nothing was answered, try again"))
+            answer = _failed(503, "NOT_RECORDED", f"there is no answer, since {error}; try again")
+        except asyncio.CancelledError:
+            answer = _failed(503, "STOPPING", "the server stops before the model has answered; try again")
+        except Exception as error:  # noqa: BLE001  # whatever is wrong here, the caller gets a sentence
+            say(f"request {request_id}: {type(error).__name__}: {error}")
+            answer = _failed(500, "SERVER_FAILED", "the server failed, its log says how")
         await self._send(send, answer, request_id)
 
     def close(self) -> None:
-        """Wait for the model, then seal the records."""
-        self.batcher.close()
+        """Seal the records, then wait for the model."""
         self.spool.close()
+        self.batcher.close()
 
     async def _answered(
         self, scope: Message, headers: Headers, request_id: str, receive: Receive, clock: float
@@ -123,40 +134,40 @@ class App:
 
     async def _predict(self, body: bytes, asked: Asked) -> Answer:
         question = _protocol.question(body, self.model.signature)
-        job = Job(question.rows, asyncio.get_running_loop().create_future(), (asked, question))
-        self.batcher.put(job)
-        outcome: Outcome | SpoolFull = await job.done
-        if isinstance(outcome, SpoolFull):
-            raise outcome
+        done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.batcher.put(Job(question.rows, _Asking(asked, question, done)))
+        outcome = await done
         if isinstance(outcome, ModelFailed):
-            return Answer(500, _protocol.failure(500, "MODEL_FAILED", self._failure(outcome)))
+            return _failed(500, "MODEL_FAILED", self._failure(outcome))
         tags = {**question.tags, **self._tags}
         return Answer(200, _protocol.answer(outcome, self._names, question.form, asked.request_id, tags))
 
     async def _feedback(self, body: bytes, asked: Asked) -> Answer:
-        told = _protocol.feedback(body, None)
+        told = _protocol.feedback(body)
         self.spool.append([_feedback_record(told, asked)])
         status = {"status": "SUCCESS", "code": 200, "info": "recorded"}
         return Answer(200, orjson.dumps({"meta": {"puid": told.request_id}, "status": status}))
 
-    def _deliver(self, jobs: list[Job], outcomes: list[Outcome]) -> None:
+    def _deliver(self, jobs: list[Job[_Asking]], outcomes: list[Outcome]) -> None:
         """Record a call of the model in one write; only then do its answers leave."""
         now = time.perf_counter()
         full: SpoolFull | None = None
         try:
-            self.spool.append(self._record(job, outcome, now) for job, outcome in zip(jobs, outcomes, strict=True))
+            self.spool.append([self._record(job, outcome, now) for job, outcome in zip(jobs, outcomes, strict=True)])
         except SpoolFull as error:
             full = error
-            say(str(error))
         for job, outcome in zip(jobs, outcomes, strict=True):
             if isinstance(outcome, ModelFailed):
-                say(f"request {job.about[0].request_id}: {self._failure(outcome)}")
-            if not job.done.done():
-                job.done.set_result(full or outcome)
+                say(f"request {job.about.asked.request_id}: {self._failure(outcome)}")
+            if job.about.done.cancelled():
+                continue
+            if full is None:
+                job.about.done.set_result(outcome)
+            else:
+                job.about.done.set_exception(SpoolFull(str(full)))
 
-    def _record(self, job: Job, outcome: Outcome, now: float) -> dict[str, Any]:
-        asked: Asked = job.about[0]
-        question: Question = job.about[1]
+    def _record(self, job: Job[_Asking], outcome: Outcome, now: float) -> dict[str, Any]:
+        asked, question = job.about.asked, job.about.question
         failed = isinstance(outcome, ModelFailed)
         return {
             "kind": "prediction",
@@ -184,25 +195,26 @@ class App:
         if int(announced) > limit:
             raise _too_long(limit, f"{announced.decode()[:30]} were announced")
         parts: list[bytes] = []
-        length = 0
+        length, more = 0, True
         try:
-            while True:
+            while more:
                 message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise bad_data("the connection was closed before the whole body had come")
-                part: bytes = message.get("body", b"")
+                part = _part(message)
+                parts.append(part)
                 length += len(part)
                 self._bytes_waiting += len(part)
-                parts.append(part)
-                if length > limit:
-                    raise _too_long(limit, "more came")
-                if self._bytes_waiting > MAX_WAITING_BODIES * limit:
-                    raise RequestRefused(503, "BUSY", "too many long requests at the same time; try again")
-                if not message.get("more_body", False):
-                    return parts[0] if len(parts) == 1 else b"".join(parts)
-        except RequestRefused:
+                self._check_length(length, limit)
+                more = message.get("more_body", False)
+        except BaseException:
             self._bytes_waiting -= length
             raise
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _check_length(self, length: int, limit: int) -> None:
+        if length > limit:
+            raise _too_long(limit, "more came")
+        if self._bytes_waiting > MAX_WAITING_BODIES * limit:
+            raise RequestRefused(503, "BUSY", "too many long requests at the same time; try again")
 
     async def _send(self, send: Send, answer: Answer, request_id: str) -> None:
         headers = [
@@ -245,17 +257,27 @@ def _metadata(config: Config, model: Model) -> dict[str, Any]:
     }
 
 
+def _part(message: Message) -> bytes:
+    if message["type"] == "http.disconnect":
+        raise bad_data("the connection was closed before the whole body had come")
+    return message.get("body", b"")
+
+
+def _check_id(header: str, value: str) -> None:
+    if value and not _protocol.valid_id(value):
+        raise _bad_header(header, f"1 to {_protocol.MAX_ID_CHARACTERS} visible ASCII characters")
+
+
 def _asked(headers: Headers, request_id: str, clock: float) -> Asked:
-    client_id = headers.get(b"x-client-request-id", b"").decode("latin-1") or None
-    if client_id is not None and not _protocol.valid_id(client_id):
-        raise _bad_header("x-client-request-id", f"1 to {_protocol.MAX_ID_CHARACTERS} visible ASCII characters")
+    client_id = headers.get(b"x-client-request-id", b"").decode("latin-1")
+    _check_id("x-client-request-id", client_id)
     role = headers.get(b"x-mlops-role", b"live").decode("latin-1")
     if role not in ROLES:
         raise _bad_header("x-mlops-role", "live, warm or shadow")
     attempt = headers.get(b"x-envoy-attempt-count", b"1")
     if not (attempt.isdigit() and len(attempt) < 7 and int(attempt) > 0):
         raise _bad_header("x-envoy-attempt-count", "a whole number from 1 to 999999")
-    return Asked(request_id, client_id, int(attempt), role, datetime.now(UTC), clock)
+    return Asked(request_id, client_id or None, int(attempt), role, datetime.now(UTC), clock)
 
 
 def _check_content(headers: Headers) -> None:
@@ -288,24 +310,13 @@ def _feedback_record(told: _protocol.Feedback, asked: Asked) -> dict[str, Any]:
     }
 
 
-def _refusal(error: RequestRefused) -> Answer:
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    if isinstance(error, MethodRefused):
-        headers = ((b"allow", error.allow.encode()),)
-    return Answer(error.status, _protocol.failure(error.status, error.reason, error.info), headers)
+def _failed(status: int, reason: str, info: str) -> Answer:
+    return Answer(status, _protocol.failure(status, reason, info))
 
 
-class MethodRefused(RequestRefused):
-    """A path that is there, asked in a way that it does not answer."""
-
-    def __init__(self, status: int, reason: str, info: str, allow: str) -> None:
-        super().__init__(status, reason, info)
-        self.args = (status, reason, info, allow)
-        self.allow = allow
-
-
-def _method_refused(method: str, path: str, allow: str) -> MethodRefused:
-    return MethodRefused(405, "METHOD_NOT_ALLOWED", f"{path} answers {allow}, got {method}", allow)
+def _method_refused(method: str, path: str, allow: str) -> RequestRefused:
+    info = f"{path} answers {allow}, got {method}"
+    return RequestRefused(405, "METHOD_NOT_ALLOWED", info, ((b"allow", allow.encode()),))
 
 
 def _bad_header(name: str, rule: str) -> RequestRefused:

@@ -75,7 +75,7 @@ def census_signature() -> dict[str, Any]:
 
 def census_rows(rows: int, seed: int = 1) -> list[list[Any]]:
     """Rows of `census` as a request carries them."""
-    return json.loads(census(rows, seed).to_json(orient="values"))
+    return census(rows, seed).to_numpy(dtype=object).tolist()
 
 
 def write_model(folder: Path, fitted: Any, signature: dict[str, Any]) -> list[dict[str, Any]]:

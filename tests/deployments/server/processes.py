@@ -60,11 +60,12 @@ class Running:
 
 
 @contextmanager
-def serving(config: Path, **more: Any) -> Generator[Running]:
+def serving(config: Path, prepare: Callable[[], None] | None = None) -> Generator[Running]:
     """A server process with the configuration at `config`, until the block ends."""
     log = config.with_suffix(".log")
     with log.open("wb") as output:
-        process = subprocess.Popen([sys.executable, "-m", PROGRAM, str(config)], stderr=output, stdout=output, **more)
+        command = [sys.executable, "-m", PROGRAM, str(config)]
+        process = subprocess.Popen(command, stderr=output, stdout=output, preexec_fn=prepare)  # noqa: PLW1509
     try:
         place = until(lambda: _place(process, log))
         with _client(place) as client:
