@@ -20,7 +20,7 @@ COUNTED = {"types": r"Total files checked: (\d+)", "import floors": r"Analyzed (
 def _verdict(name: str, code: int, output: str) -> str | None:
     """Why a check failed, or None."""
     if code:
-        return f"{name}: failed\n{output}"
+        return f"{name}: failed\n{output.partition('Analysis stats')[0]}"
     looked_at = re.search(COUNTED[name], output) if name in COUNTED else None
     least = sum(1 for room in ("blocks", "tasks", "flows", "deployments") for _ in (ROOT / room).rglob("*.py"))
     if name in COUNTED and (looked_at is None or int(looked_at[1]) < least):
