@@ -169,8 +169,11 @@ def pip_settings():
     for line in answer([pip, "config", "list"]).splitlines() if pip.exists() else []:
         name, _, value = line.partition("=")
         word = words.get(name.rpartition(".")[2])
-        if word:  # `:env:` comes last and wins, as it does with pip
-            told[word] = value.strip("'\"").replace("\\n", " ").strip()
+        values = value.strip("'\"").replace("\\n", " ").split()
+        if word == "UV_FIND_LINKS":  # pip passes over a folder that is gone, uv does not
+            values = [",".join(link for link in values if "://" in link or os.path.isdir(link))]
+        if word and any(values):  # `:env:` comes last and wins, as it does with pip
+            told[word] = " ".join(values)
     return told
 
 
