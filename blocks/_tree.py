@@ -51,6 +51,16 @@ def checkout(objects: Objects, snapshot: Snapshot, folder: Path) -> None:
         )
 
 
+def content(objects: Objects, file: File) -> Iterator[bytes]:
+    """The bytes of one file of a snapshot; digest and size are checked after the last."""
+    size = 0
+    for chunk in objects.stream(file.digest):
+        size += len(chunk)
+        yield chunk
+    if size != file.size:
+        raise Invalid(f"the size of {file.path} in its snapshot", f"is that of its bytes, {size}", file.size)
+
+
 def _files(path: Path) -> list[tuple[str, Path]]:
     """Path inside the snapshot, and on the disk, of each file."""
     try:
@@ -159,7 +169,7 @@ def _write(objects: Objects, snapshot: Snapshot, draft: Path) -> None:
     for file in snapshot.files:
         target = draft / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
-        _write_file(target, objects.stream(file.digest))
+        _write_file(target, content(objects, file))
     for folder, _, _ in os.walk(draft):
         _sync(Path(folder))
 

@@ -161,7 +161,7 @@ class Store(Block):
             ObjectMissing, ObjectDamaged, StoreUnreachable: As in `get`.
         """
         for file in self.snapshot(snapshot_id).files:
-            for _ in self._objects.stream(file.digest):
+            for _ in _tree.content(self._objects, file):
                 pass
 
     def release(self, digest: str) -> Release:

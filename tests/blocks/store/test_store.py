@@ -19,7 +19,7 @@ import pytest
 from prefect_mlops.blocks import _tree
 from prefect_mlops.blocks._canonical import digest
 from prefect_mlops.blocks.errors import Invalid, ObjectDamaged, ObjectMissing, StoreRefused
-from prefect_mlops.blocks.release import Release, Snapshot
+from prefect_mlops.blocks.release import File, Release, Snapshot
 from prefect_mlops.blocks.store import Store
 
 Connect = Callable[[], Store]
@@ -156,6 +156,15 @@ def test_a_damaged_snapshot_is_never_checked_out(
         with pytest.raises(ObjectMissing if damage is None else ObjectDamaged, match=key(bad)):
             action()
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
+
+
+def test_a_manifest_that_lies_about_a_size(store: Store, tmp_path: Path) -> None:
+    lie = Snapshot(files=(File(path="a", size=2, digest=store.put(b"a")),))
+    store.put(lie.canonical())
+    for action in (lambda: store.check(lie.id), lambda: store.checkout(lie.id, tmp_path / "out")):
+        with pytest.raises(Invalid, match="is that of its bytes, 1, got 2"):
+            action()
+    assert not (tmp_path / "out").exists()
 
 
 def test_checkout_leaves_other_files_alone(store: Store, tmp_path: Path) -> None:
