@@ -76,3 +76,20 @@ def test_a_planted_type_error_is_found_in_every_room(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "basedpyright", "--pythonpath", sys.executable]
     done = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True)
     assert [room for room in ROOMS if f"{room}/planted.py:3:" in done.stdout] == list(ROOMS), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imported_by_its_bare_name_is_found(room: str) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "ruff",
+        "check",
+        "--output-format",
+        "concise",
+        "--stdin-filename",
+        "flows/x.py",
+        "-",
+    ]
+    done = subprocess.run(command, check=False, cwd=ROOT, input=f"import {room}\n", capture_output=True, text=True)
+    assert f"import prefect_mlops.{room}" in done.stdout
