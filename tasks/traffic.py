@@ -53,7 +53,7 @@ def shift_traffic(
     actor: str = "",
     rollout: int | None = None,
     before: Split | None = None,
-    keep_warm: bool = True,
+    warm_seconds: int | None = None,
 ) -> Entry:
     """Make `service` serve `split`, look at what it really serves, and record that.
 
@@ -69,7 +69,7 @@ def shift_traffic(
         actor: Name of the person who wants it; the operating system's user if empty.
         rollout: Number of the log entry that this rollout began with; None begins one.
         before: What it must be serving now for the change to make sense; None for whatever it is.
-        keep_warm: Whether warm arms may go after the environment's `warm_minutes`; else they stay.
+        warm_seconds: When its warm arms may go, in seconds from now; the environment's `warm_minutes` if None.
 
     Returns:
         The log entry that records what is served.
@@ -82,13 +82,15 @@ def shift_traffic(
         TakenOver: If another run carried on with it meanwhile.
         TargetUnreachable, StoreUnreachable: Retried; a split can be applied twice.
     """
-    until = datetime.now(UTC) + timedelta(minutes=environment.warm_minutes)
+    warm = environment.warm_minutes * 60 if warm_seconds is None else warm_seconds
     plan = Plan(
         after=split,
         move=move_kind,
         reason=reason,
         rollout=rollout,
         before=before,
-        warm_until=until if keep_warm and any(arm.role == "warm" for arm in split.arms) else None,
+        warm_until=datetime.now(UTC) + timedelta(seconds=warm)
+        if any(arm.role == "warm" for arm in split.arms)
+        else None,
     )
     return move(environment, open_log(environment, actor), service, plan)

@@ -1,0 +1,196 @@
+"""One release on its way to traffic, step by step; what a strategy is told with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from prefect.flow_runs import pause_flow_run
+from prefect.input import RunInput
+from pydantic import Field
+
+from prefect_mlops.blocks import Actor, Entry, Environment, ReleaseLog, Split
+from prefect_mlops.blocks._canonical import canonical
+from prefect_mlops.blocks.entry import Approval, Judged, Move, Released
+from prefect_mlops.blocks.errors import GateNotPassed
+from prefect_mlops.blocks.log import Draft
+from prefect_mlops.blocks.state import Service, State
+from prefect_mlops.flows._reporting import publish, release_page, say
+from prefect_mlops.tasks import probe_release, shift_traffic, watch_release
+
+APPROVAL_SECONDS = 24 * 3600
+
+
+class Decision(RunInput):
+    """What a person answers when a release waits for approval."""
+
+    decision: Literal["approve", "decline"] = Field(title="Decision", description="Whether it may go live.")
+    name: str = Field(min_length=1, max_length=200, title="Your name", description="Recorded as the approver.")
+    reason: str = Field(default="", max_length=2000, title="Reason", description="Recorded beside the decision.")
+
+
+@dataclass
+class Rollout:
+    """A release that shall go live, and what was done about it so far.
+
+    Attributes:
+        environment: Where it goes.
+        log: Where all of it is written.
+        service: What it is a release of.
+        release: Its digest.
+        reason: Why, in a person's words.
+        actor: Who wants it; the operating system's user if empty.
+        number: Number of the log entry that the rollout began with, once it began.
+    """
+
+    environment: Environment
+    log: ReleaseLog
+    service: str
+    release: str
+    reason: str = ""
+    actor: str = ""
+    number: int | None = None
+
+    @property
+    def known(self) -> Service:
+        """What the log says of the service now."""
+        return self.log.state().service(self.service)
+
+    @property
+    def name(self) -> str:
+        """The release as people call it."""
+        return self.known.named(self.release)
+
+    def begin(self) -> None:
+        """Give the release its number, where it has none."""
+
+        def draft(state: State) -> Draft | None:
+            known = state.service(self.service)
+            if self.release in known.numbers:
+                return None
+            body = Released(release=self.release, number=len(known.numbers) + 1)
+            return Draft(body, (self.service,), begins=True, reason=self.reason)
+
+        if (entry := self.log.append(draft)) is not None:
+            self.number = entry.seq
+
+    def stage(self, warm_seconds: int | None = None) -> None:
+        """Start it beside what answers now, and send it its golden probes.
+
+        A target that cannot keep a release up without requests starts it with all of them.
+
+        Args:
+            warm_seconds: How long it may stay there without being switched to; the policy's time if None.
+
+        Raises:
+            GateNotPassed: If it does not answer as it did in training. It was removed again.
+        """
+        before = self.known.split
+        arms = [arm for arm in before.arms if arm.release != self.release]
+        staged = Split.model_validate({"arms": [*arms, {"release": self.release, "role": "warm", "percent": 0}]})
+        if self.environment.target.refusals(self.service, staged):
+            staged = Split.of(self.release)
+        self.shift(staged, before=before, warm_seconds=warm_seconds)
+        self.judge(probe_release(self.environment, self.service, self.release))
+
+    def switch(self) -> None:
+        """Give it all requests, keep what answered before warm, and watch what it answers.
+
+        Raises:
+            GateNotPassed: If it does not answer as it should. What answered before does so again.
+        """
+        before = self.known.split
+        after = Split.of(self.release, warm=[arm.release for arm in before.live if arm.release != self.release])
+        self.shift(after, before=before)
+        self.judge(probe_release(self.environment, self.service, self.release, pinned=False))
+        if not self.environment.watch_seconds:
+            return
+        watched = watch_release(self.environment, self.service, self.release)
+        if watched.outcome == "could not be measured":
+            self.write(watched)
+            say(f"{self.name}: live answers could not be measured ({watched.detail}); the front door's probes passed")
+        else:
+            self.judge(watched)
+
+    def shift(
+        self,
+        split: Split,
+        *,
+        move: Move = "advance",
+        reason: str = "",
+        before: Split | None = None,
+        warm_seconds: int | None = None,
+    ) -> Entry:
+        """Serve `split` as a part of this rollout."""
+        entry = shift_traffic(
+            self.environment,
+            self.service,
+            split,
+            move_kind=move,
+            reason=reason or self.reason,
+            actor=self.actor,
+            rollout=self.number,
+            before=before,
+            warm_seconds=warm_seconds,
+        )
+        self.number = entry.rollout
+        return entry
+
+    def judge(self, judged: Judged) -> None:
+        """Write a verdict down; only `passed` lets the rollout go on.
+
+        Raises:
+            GateNotPassed: If it is anything else. What answered before the rollout does so again.
+        """
+        self.write(judged)
+        say(f"{self.name}, {judged.gate}: {judged.outcome} ({judged.detail})")
+        if judged.outcome != "passed":
+            self.stop(judged.gate, judged.outcome, judged.detail)
+
+    def write(self, body: Judged | Approval, reason: str = "", actor: Actor | None = None) -> None:
+        """Write a sentence of this rollout, on behalf of `actor` where somebody else says it."""
+        log = self.log if actor is None else self.environment.log(run=self.log.run, actor=actor)
+        log.append(lambda _: Draft(body, (self.service,), rollout=self.number, reason=reason))
+
+    def stop(self, gate: str, outcome: str, detail: str) -> None:
+        """Serve what answered before the rollout, without the release.
+
+        Raises:
+            GateNotPassed: Always.
+        """
+        before = self.known.before(self.number if self.number is not None else -1)
+        back = Split(arms=tuple(arm for arm in before.arms if arm.release != self.release))
+        self.shift(back, move="rollback", reason=f"{gate}: {outcome}")
+        raise GateNotPassed(self.name, gate, outcome, detail)
+
+    def await_approval(self) -> None:
+        """Ask a person, showing what there is to see; nothing is open in the log meanwhile.
+
+        Raises:
+            GateNotPassed: If the answer is no. The release was removed again.
+        """
+        page = self.page()
+        shown = self.environment.store_block.put(canonical({"format": 1, "page": page}))
+        question = f"## May {self.name} go live in {self.environment.name}?\n\n{page}"
+        answer = pause_flow_run(
+            wait_for_input=Decision.with_initial_data(description=question), timeout=APPROVAL_SECONDS
+        )
+        approved = answer.decision == "approve"
+        body = Approval(release=self.release, decision="approved" if approved else "declined", shown=shown)
+        self.write(body, answer.reason, Actor(name=answer.name, assurance="claimed"))
+        if not approved:
+            self.stop("approval", "failed", f"declined by {answer.name}: {answer.reason or 'no reason given'}")
+
+    def page(self) -> str:
+        """What there is to see of it, as a page."""
+        entries = [entry for entry in self.log.entries() if entry.rollout == self.number]
+        return release_page(self.environment, self.log.state(), self.service, self.release, entries)
+
+    def show(self) -> None:
+        """Show people that it is live; the log has it already, so a failure here changes nothing."""
+        tags = {"name": self.name, "entry": str(self.log.state().next - 1)}
+        try:
+            self.environment.registry_block.mark(self.service, self.release, "champion", tags)
+        except Exception as error:  # noqa: BLE001 - the registry is for people; the release is live whatever it says
+            say(f"the registry could not be told that {self.name} is live: {error}")
+        publish(f"release-{self.service}", self.page(), f"{self.name}, live in {self.environment.name}")
