@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import resources
 from typing import Any
 
 import yaml
 from prefect.automations import Automation
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
 from prefect.client.schemas.schedules import IntervalSchedule
-from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentTriggerTypes
 from prefect.exceptions import ObjectAlreadyExists
+from prefect.flows import load_flow_from_entrypoint
+from prefect.utilities.callables import parameter_schema
+from prefect.workers.process import ProcessWorker
 from pydantic import TypeAdapter
 
 _TRIGGERS: TypeAdapter[list[DeploymentTriggerTypes]] = TypeAdapter(list[DeploymentTriggerTypes])
@@ -26,37 +29,41 @@ def text() -> str:
 def apply() -> None:
     """Put everything on the server that the current settings name; what is there already is replaced."""
     definitions = yaml.safe_load(text())
-    _ensure_work_pool(definitions["definitions"]["work_pool"]["name"])
-    for deployment in definitions["deployments"]:
-        _deploy(deployment)
+    with get_client(sync_client=True) as client:
+        _ensure_work_pool(client, definitions["definitions"]["work_pool"]["name"])
+        for deployment in definitions["deployments"]:
+            _deploy(client, deployment)
     for automation in definitions["automations"]:
         _automate(automation)
 
 
-def _ensure_work_pool(name: str) -> None:
-    from prefect.workers.process import ProcessWorker
-
+def _ensure_work_pool(client: SyncPrefectClient, name: str) -> None:
     template = ProcessWorker.get_default_base_job_template()
-    with get_client(sync_client=True) as client:
-        try:
-            client.create_work_pool(WorkPoolCreate(name=name, type="process", base_job_template=template))
-        except ObjectAlreadyExists:
-            return
+    with suppress(ObjectAlreadyExists):
+        client.create_work_pool(WorkPoolCreate(name=name, type="process", base_job_template=template))
 
 
-def _deploy(wanted: dict[str, Any]) -> None:
-    deployment = RunnerDeployment.from_entrypoint(
+def _deploy(client: SyncPrefectClient, wanted: dict[str, Any]) -> None:
+    flow = load_flow_from_entrypoint(wanted["entrypoint"])
+    deployment = client.create_deployment(
+        client.create_flow_from_name(flow.name),
+        wanted["name"],
         entrypoint=wanted["entrypoint"],
-        name=wanted["name"],
+        pull_steps=[],
         description=wanted["description"],
         tags=wanted["tags"],
         parameters=wanted["parameters"],
+        parameter_openapi_schema=parameter_schema(flow).model_dump(exclude_unset=True),
+        enforce_parameter_schema=True,
         schedules=[_schedule(one) for one in wanted.get("schedules", [])],
-        triggers=_TRIGGERS.validate_python(wanted.get("triggers", [])),
         work_pool_name=wanted["work_pool"]["name"],
         job_variables=wanted["work_pool"]["job_variables"],
+        version=flow.version,
     )
-    deployment.apply()
+    client.delete_resource_owned_automations(f"prefect.deployment.{deployment}")
+    for trigger in _TRIGGERS.validate_python(wanted.get("triggers", [])):
+        trigger.set_deployment_id(deployment)
+        client.create_automation(trigger.as_automation())
 
 
 def _schedule(wanted: dict[str, Any]) -> DeploymentScheduleCreate:

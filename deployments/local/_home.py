@@ -1,4 +1,4 @@
-"""Where things are in the folder of the local place. Imports neither Prefect nor our blocks: it decides how Prefect starts."""
+"""Where things are in the folder of the local place. Imports no Prefect, for it decides how Prefect starts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Home:
     def chosen(cls, path: Path | None) -> Home:
         """The folder that was named, else the one of `PREFECT_MLOPS_HOME`, else `~/.prefect-mlops`."""
         named = path or Path(os.environ.get("PREFECT_MLOPS_HOME") or "~/.prefect-mlops")
-        return cls(Path(os.path.abspath(named.expanduser())))
+        return cls(named.expanduser().resolve())
 
     @property
     def store(self) -> Path:
@@ -85,8 +85,9 @@ class Home:
 
     def isolate(self) -> None:
         """Make Prefect, where it is imported after this, use our settings only: no profile, no key of the user's."""
-        for name in [name for name in os.environ if name.startswith("PREFECT_") and not name.startswith("PREFECT_MLOPS_")]:
-            del os.environ[name]
+        for name in list(os.environ):
+            if name.startswith("PREFECT_") and not name.startswith("PREFECT_MLOPS_"):
+                del os.environ[name]
         os.environ.update(self.client_settings())
         if not (self.prefect.is_dir() and os.access(self.prefect, os.W_OK)):
             scratch = tempfile.mkdtemp(prefix="prefect-mlops-")

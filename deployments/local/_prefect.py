@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import httpx
 
+from prefect_mlops.blocks._canonical import canonical
 from prefect_mlops.blocks._gateways import free_port, is_taken
 from prefect_mlops.blocks._supervisor import Program, Supervisor, clean_environment, tail, write_atomically
-from prefect_mlops.blocks._canonical import canonical
 from prefect_mlops.blocks._wait import wait_until
 from prefect_mlops.blocks.errors import Invalid, TargetUnreachable
 from prefect_mlops.deployments.local._home import Home
@@ -79,8 +79,8 @@ class PrefectServer:
             port = free_port()
             write_atomically(self.home.prefect / "port.json", canonical({"format": 1, "port": port}))
         elif is_taken(port) and SERVER not in self.supervisor.names():
-            advice = f"end the program that listens there, or remove {self.home.prefect / 'port.json'} to get another port"
-            raise Invalid(f"port {port} of 127.0.0.1, which our Prefect server keeps,", "is free", "another program", advice)
+            advice = f"end the program that listens there, or remove {self.home.prefect / 'port.json'} to get another"
+            raise Invalid(f"the port of our Prefect server, {port} on 127.0.0.1,", "is free", "a stranger", advice)
         return port
 
     def _encryption_key(self) -> str:

@@ -1,0 +1,142 @@
+"""`rollback` and `reconcile`: as flows while our Prefect server answers, and without it while it does not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from prefect.exceptions import PrefectException
+
+from prefect_mlops.blocks import Entry, Environment
+from prefect_mlops.blocks.entry import Asked, Seen
+from prefect_mlops.blocks.errors import MlopsError
+from prefect_mlops.blocks.log import process_mark
+from prefect_mlops.deployments.cli._main import Answer
+from prefect_mlops.deployments.cli._output import say
+from prefect_mlops.deployments.local.place import Place
+from prefect_mlops.flows.reconcile import reconcile, reconcile_serving
+from prefect_mlops.flows.rollback import roll_back, rollback_release
+from prefect_mlops.tasks import shift_traffic
+from prefect_mlops.tasks._moving import take_over
+from prefect_mlops.tasks.traffic import open_log
+
+
+class PrefectWentAway(Exception):
+    """Our Prefect server stopped answering in the middle of a run."""
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """One wish of one person to have an earlier release back."""
+
+    place: Place
+    environment: str
+    service: str
+    to: str
+    reason: str
+    actor: str
+
+    def carried_out(self) -> Answer:
+        """Roll back, and say what answers then; raises what `rollback_release` raises."""
+        environment = self.place.environment(self.environment)
+        begun = environment.log().state().next
+        entry = None
+        if _prefect_answers(self.place):
+            try:
+                with _in_prefect(self.place):
+                    rollback_release(self.service, self.to, self.environment, self.reason, self.actor)
+                entry = self._mine(environment, begun)
+            except PrefectWentAway:
+                say("our Prefect server went away in the middle; finishing without it")
+        entry = entry or self._mine(environment, begun) or self._finished(environment) or self._direct(environment)
+        return self._answer(environment, entry)
+
+    def _direct(self, environment: Environment) -> Entry:
+        return roll_back(
+            environment, self.service, self.to, reason=self.reason, actor=self.actor, shift=shift_traffic.fn
+        )
+
+    def _mine(self, environment: Environment, begun: int) -> Entry | None:
+        """The entry that says that this process has rolled back."""
+        changes = environment.log().state().service(self.service).changes
+        done = [
+            one for one in changes if one.asked.seq >= begun and one.verdict == "applied" and _rolls_back(one.asked)
+        ]
+        return next((one.closed for one in done if _is_ours(one.asked)), None)
+
+    def _finished(self, environment: Environment) -> Entry | None:
+        """Finish what this process left open: asking anew for `previous` would go back one further."""
+        log = open_log(environment, self.actor)
+        asked = log.state().service(self.service).asked
+        if asked is None or not _is_ours(asked) or not _rolls_back(asked):
+            return None
+        entry = take_over(environment, log, self.service, at_once=True, reason="Prefect went away")
+        return entry if entry and isinstance(entry.body, Seen) and entry.body.verdict == "applied" else None
+
+    def _answer(self, environment: Environment, entry: Entry) -> Answer:
+        known = environment.log().state().service(self.service)
+        live = [
+            {"release": known.named(arm.release), "digest": arm.release, "percent": arm.percent}
+            for arm in known.split.live
+        ]
+        document: dict[str, Any] = {
+            "environment": self.environment,
+            "service": self.service,
+            "live": live,
+            "entry": entry.seq,
+            "run": entry.run.model_dump() if entry.run else None,
+            "actor": entry.actor.model_dump(),
+            "time": entry.time,
+        }
+        names = ", ".join(arm["release"] for arm in live)
+        return Answer(document, f"{self.service}: {names} answers (log entry {entry.seq})")
+
+
+def reconciled(place: Place, name: str, *, at_once: bool) -> Answer:
+    """Reconcile, and say what was done for each service; raises what `reconcile_serving` raises."""
+    environment = place.environment(name)
+    done = None
+    if _prefect_answers(place):
+        try:
+            with _in_prefect(place, heartbeats=False):  # a dead one is nobody's loss: it runs again in five minutes
+                done = reconcile_serving(name, at_once)
+        except PrefectWentAway:
+            say("our Prefect server went away in the middle; finishing without it")
+    done = done if done is not None else reconcile(environment, at_once=at_once, shift=shift_traffic.fn)
+    page = "\n".join(f"{service}: {what}" for service, what in done.items()) or "there is nothing to reconcile"
+    return Answer({"environment": name, "services": done}, page)
+
+
+def _prefect_answers(place: Place) -> bool:
+    if place.prefect.is_up():
+        return True
+    say("our Prefect server does not answer: doing it without a flow run; the log has it all the same")
+    return False
+
+
+@contextmanager
+def _in_prefect(place: Place, *, heartbeats: bool = True) -> Generator[None]:
+    """Run flows on our server; what it does to them by going away is `PrefectWentAway`."""
+    try:
+        with place.settings(heartbeats=heartbeats, retries=1):
+            yield
+    except MlopsError:
+        raise
+    except (httpx.HTTPError, PrefectException, ConnectionError) as error:
+        raise PrefectWentAway(str(error)) from error
+    except RuntimeError as error:
+        if "Prefect" not in str(error):  # it wraps a failed connection in one of these
+            raise
+        raise PrefectWentAway(str(error)) from error
+
+
+def _rolls_back(asked: Entry) -> bool:
+    return isinstance(asked.body, Asked) and asked.body.move == "rollback"
+
+
+def _is_ours(entry: Entry) -> bool:
+    return entry.writer.process == process_mark(os.getpid())

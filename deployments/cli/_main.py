@@ -1,0 +1,270 @@
+"""The commands, and what surrounds each: settings before Prefect is imported, one answer on stdout, one exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from prefect_mlops.deployments.cli import _exits
+from prefect_mlops.deployments.cli._output import say, show, show_json
+from prefect_mlops.deployments.local._home import Home
+
+if TYPE_CHECKING:
+    from prefect_mlops.deployments.local.place import Place
+
+app = typer.Typer(
+    add_completion=False, invoke_without_command=False, rich_markup_mode=None, pretty_exceptions_enable=False
+)
+
+_REFUSED = typer.BadParameter.__mro__[2]
+"""What every wrong command line raises; newer Typers bring a Click of their own, older ones use Click's."""
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@dataclass
+class Options:
+    """What was said before the command."""
+
+    home: Home
+    environment: str
+    debug: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command found: for scripts, for people, and whether it is a yes."""
+
+    document: dict[str, Any]
+    page: str
+    code: int = 0
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    home: Annotated[
+        Path | None, typer.Option(help="Folder of the local place; else PREFECT_MLOPS_HOME, else ~/.prefect-mlops.")
+    ] = None,
+    environment: Annotated[str, typer.Option(help="Name of the environment.")] = "local",
+    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,
+) -> None:
+    """Releases of models on this machine: what is live, why, and back again.
+
+    Exit codes: 0 fine; 1 the answer is no; 2 the command is wrong; 3 something needed is not there;
+    4 somebody else is at it; 70 a fault of this program; 130 interrupted.
+    """
+    try:
+        context.obj = Options(Home.chosen(home), environment, debug)
+    except RuntimeError as error:
+        raise typer.BadParameter(f"{home}: {error}", param_hint="--home") from error
+    context.obj.home.isolate()
+
+
+@app.command()
+def up(context: typer.Context, json: Json = False) -> None:
+    """Start the local place, and set up what is missing."""
+
+    def begin(place: Place) -> Answer:
+        place.up(repair=True)
+        document = {"home": str(place.home), "store": str(place.paths.store), "prefect": place.prefect_url}
+        return Answer(document, f"the local place in {place.home} is up; its Prefect is at {place.prefect_url}")
+
+    _run(context, begin, as_json=json, needs_home=False)
+
+
+@app.command()
+def demo(
+    context: typer.Context,
+    data: Annotated[
+        Path | None, typer.Option(help="A census file (CSV with a header line); else data is made.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Tell the CreditCo story: two releases under traffic, the second one taken back."""
+
+    def tell(place: Place) -> int:
+        from prefect_mlops.deployments.demo import run_demo
+
+        with contextlib.redirect_stdout(sys.__stdout__):
+            return run_demo(place, data, as_json=json)
+
+    _run(context, tell, as_json=json, needs_home=False)
+
+
+@app.command()
+def status(context: typer.Context, json: Json = False) -> None:
+    """What is asked for, what is really served, and whether they agree (else exit 1)."""
+
+    def look(place: Place) -> Answer:
+        from prefect_mlops.deployments.cli._status import status_of
+
+        return status_of(place, context.obj.environment)
+
+    _run(context, look, as_json=json)
+
+
+@app.command()
+def releases(context: typer.Context, json: Json = False) -> None:
+    """Every release, with what it is made of."""
+
+    def read(place: Place) -> Answer:
+        from prefect_mlops.deployments.cli._reading import releases_of
+
+        return releases_of(place, context.obj.environment)
+
+    _run(context, read, as_json=json)
+
+
+@app.command()
+def trace(
+    context: typer.Context,
+    request_id: Annotated[str, typer.Argument(help="The answer's header x-request-id, or the caller's own id.")],
+    json: Json = False,
+) -> None:
+    """Which release, run, code and data led to one answer."""
+
+    def read(place: Place) -> Answer:
+        from prefect_mlops.deployments.cli._reading import trace_of
+
+        return trace_of(place, context.obj.environment, request_id)
+
+    _run(context, read, as_json=json)
+
+
+@app.command()
+def verify(context: typer.Context, json: Json = False) -> None:
+    """Check every byte of the store and its log; exit 1 if anything is wrong."""
+
+    def check(place: Place) -> Answer:
+        from prefect_mlops.deployments.cli._reading import verification_of
+
+        return verification_of(place, context.obj.environment)
+
+    _run(context, check, as_json=json)
+
+
+@app.command()
+def rollback(
+    context: typer.Context,
+    service: Annotated[str, typer.Argument(help="Name of the service, such as credit.")],
+    to: Annotated[
+        str, typer.Option(help="previous, a release such as credit-v1, or a run by id or name.")
+    ] = "previous",
+    reason: Annotated[str, typer.Option(help="Why; kept in the log.")] = "",
+    actor: Annotated[str, typer.Option(help="Who wants this; else the operating system's user.")] = "",
+    json: Json = False,
+) -> None:
+    """Serve again what answered before, after checking every byte of it."""
+
+    def act(place: Place) -> Answer:
+        from prefect_mlops.deployments.cli._acting import Rollback
+
+        return Rollback(place, context.obj.environment, service, to, reason, actor).carried_out()
+
+    _run(context, act, as_json=json)
+
+
+@app.command()
+def reconcile(
+    context: typer.Context,
+    at_once: Annotated[
+        bool, typer.Option("--at-once", help="Also take over from runs that may still be alive.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Finish what dead runs left open, and serve what the log says. Safe at any time."""
+
+    def act(place: Place) -> Answer:
+        from prefect_mlops.deployments.cli._acting import reconciled
+
+        return reconciled(place, context.obj.environment, at_once=at_once)
+
+    _run(context, act, as_json=json)
+
+
+@app.command()
+def stop(context: typer.Context, json: Json = False) -> None:
+    """Stop every program of the local place; everything that was recorded stays."""
+
+    def end(place: Place) -> Answer:
+        place.down()
+        return Answer({"home": str(place.home), "stopped": True}, f"nothing of {place.home} runs any more")
+
+    _run(context, end, as_json=json, needs_home=False)
+
+
+def _run(
+    context: typer.Context, command: Callable[[Place], Answer | int], *, as_json: bool, needs_home: bool = True
+) -> NoReturn:
+    """Carry out a command and leave with its exit code; what it prints by the way goes to stderr."""
+    options: Options = context.obj
+    try:
+        if needs_home and not options.home.is_begun:
+            raise _exits.NoHome(str(options.home.path))
+        answer = _answered(options, command)
+        if isinstance(answer, Answer):
+            show_json(answer.document) if as_json else show(answer.page)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _leave_unread()
+    except Exception as error:  # noqa: BLE001 - the last place where an error can become a sentence
+        _fail(error, as_json=as_json, debug=options.debug)
+    _leave(answer.code if isinstance(answer, Answer) else answer)
+
+
+def _answered(options: Options, command: Callable[[Place], Answer | int]) -> Answer | int:
+    from prefect_mlops.deployments.local.place import Place
+
+    with contextlib.redirect_stdout(sys.stderr):
+        return command(Place(options.home.path))
+
+
+def _fail(error: Exception, *, as_json: bool, debug: bool) -> NoReturn:
+    code, sentence = _exits.judge(error)
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    _tell(type(error).__name__, sentence, as_json=as_json)
+    _leave(code)
+
+
+def _tell(kind: str, sentence: str, *, as_json: bool) -> None:
+    if as_json:
+        show_json({"error": {"type": kind, "message": sentence}})
+    else:
+        say(f"prefect-mlops: {sentence}")
+
+
+def _leave(code: int) -> NoReturn:
+    raise typer.Exit(code)
+
+
+def _leave_unread() -> NoReturn:
+    """Nobody reads: leave without Python's own complaint about it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _leave(_exits.NOT_READ)
+
+
+def main() -> NoReturn:
+    """Entry point of `prefect-mlops`."""
+    as_json = "--json" in sys.argv[1:]
+    try:
+        code = app(standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _exits.INTERRUPTED
+        _tell("Interrupted", "interrupted; see `prefect-mlops status` for what is served", as_json=as_json)
+    except Exception as error:
+        if not isinstance(error, _REFUSED):
+            raise
+        code = _exits.USAGE
+        _tell("Usage", f"{error.format_message()}; see `prefect-mlops --help`", as_json=as_json)
+    sys.exit(code if isinstance(code, int) else 0)
