@@ -30,7 +30,7 @@ WATCH = "prefect_mlops.deployments.local.watch"
 SWEEP = "prefect_mlops.deployments.local.sweep"
 PHOENIX = "phoenix"
 START_SECONDS = 20.0
-ALREADY_ADDED, BAD_NAME, STILL_RUNNING, NOT_RUNNING, ALREADY_STARTED = 90, 10, 91, 70, 60
+ALREADY_ADDED, NOT_RUNNING, ALREADY_STARTED = 90, 70, 60
 LONGEST_FOLDER = 60  # a socket's path holds 104 bytes at least; the names below need up to 32
 INHERITED = re.compile(
     "PATH|HOME|USER|LOGNAME|LANG|LC_.*|TZ|TMPDIR|PYTHONPATH|VIRTUAL_ENV|LD_LIBRARY_PATH|DYLD_.*|SSL_CERT_(FILE|DIR)"
@@ -263,35 +263,39 @@ class Supervisor:
             TargetUnreachable: If the supervisor does not answer, or an older program of this name does not end.
         """
         path = self.root / "programs" / f"{program.name}.json"
-        wanted = program.specification
-        changed = path.exists() and path.read_bytes() != wanted
+        if path.exists() and path.read_bytes() != program.specification:
+            self.remove(program.name)
+        if not path.exists():
+            self.settle(program.name, seconds=program.stop_seconds + START_SECONDS)
         path.with_suffix(".exit").unlink(missing_ok=True)
-        write_atomically(path, wanted)
+        write_atomically(path, program.specification)
         write_atomically(path.with_suffix(".ini"), program.section)
         self._patiently(lambda: self._rpc("reloadConfig"))
-        if changed:
-            self._patiently(lambda: self._rpc("stopProcess", program.name, False), {NOT_RUNNING, BAD_NAME})
-        deadline = time.monotonic() + program.stop_seconds + START_SECONDS
-        while not self._add(program.name, replace=changed):
-            if time.monotonic() > deadline:
-                raise TargetUnreachable(f"program {program.name}", "its predecessor does not end")
-            time.sleep(0.05)
+        if self._patiently(lambda: self._rpc("addProcessGroup", program.name), {ALREADY_ADDED}) is None:
+            self._restart(program.name)
 
-    def _add(self, name: str, *, replace: bool) -> bool:
-        """Add a program to the supervisor or start the one that is there; whether that is done."""
-        if self._patiently(lambda: self._rpc("addProcessGroup", name), {ALREADY_ADDED}) is not None:
-            return True
-        state = self._patiently(lambda: self._rpc("getProcessInfo", name), {BAD_NAME})
-        if state is None or state["statename"] == "STOPPING":
-            return False
-        if replace:
-            self._patiently(lambda: self._rpc("removeProcessGroup", name), {STILL_RUNNING, BAD_NAME})
-            return False
-        if state["statename"] == "BACKOFF":  # do not wait for its next try
-            self._patiently(lambda: self._rpc("stopProcess", name, False), {NOT_RUNNING, BAD_NAME})
-        if state["statename"] not in ("RUNNING", "STARTING"):
+    def settle(self, *names: str, seconds: float) -> None:
+        """Wait until programs of these names that were removed have ended; others are let be.
+
+        Raises:
+            TargetUnreachable: If one does not end in time.
+        """
+
+        def ended() -> bool:
+            leaving = set(names) - self.names()
+            return not leaving or not leaving & set(self.processes())
+
+        if not wait_until(ended, seconds=seconds, pause=0.02):
+            raise TargetUnreachable(f"the supervisor of {self.home}", f"one of {', '.join(names)} does not end")
+
+    def _restart(self, name: str) -> None:
+        """Start a program that the supervisor knows already, unless it runs."""
+        wait_until(lambda: self.processes()[name].state != "STOPPING", seconds=START_SECONDS, pause=0.02)
+        state = self.processes()[name].state
+        if state == "BACKOFF":  # do not wait for its next try
+            self._patiently(lambda: self._rpc("stopProcess", name, False), {NOT_RUNNING})
+        if state not in ("RUNNING", "STARTING"):
             self._patiently(lambda: self._rpc("startProcess", name, False), {ALREADY_STARTED})
-        return True
 
     def remove(self, *names: str) -> None:
         """Have programs ended and forgotten. Returns at once; the supervisor sees it through."""

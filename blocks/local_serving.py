@@ -187,6 +187,9 @@ class LocalServing(Block):
         programs = [program for release in split.releases for program in servers.prepare(release, store)]
         if not programs:
             return
+        self._supervisor.settle(
+            *(program.name for program in programs), seconds=self.drain_seconds + self.start_seconds
+        )
         with self._lock():
             self._check_fence(servers.service, fence)
             for program in programs:
@@ -202,9 +205,7 @@ class LocalServing(Block):
                 self._undo_start(servers, routed, fence)
                 raise ArmNotReady(servers.service, release, time.monotonic() - began, failure)
 
-    def _wait_for(
-        self, servers: ModelServers, release: str, enough: int, fence: int, deadline: float
-    ) -> str | None:
+    def _wait_for(self, servers: ModelServers, release: str, enough: int, fence: int, deadline: float) -> str | None:
         """Wait until `enough` servers of `release` answer; else say why they do not."""
         while servers.ready(release) < enough:
             self._check_fence(servers.service, fence)

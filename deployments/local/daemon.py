@@ -34,6 +34,14 @@ class _Options(ServerOptions):
     def cleanup_fds(self) -> None:
         """Nothing is leaked here, and closing everything would close the lock."""
 
+    def fork(self) -> int:
+        """Fork a child that hears SIGTERM only once its keeper can pass it on."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        pid = super().fork()
+        if pid:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+        return pid
+
     def waitpid(self) -> tuple[int | None, int | None]:
         pid, status = super().waitpid()
         child = (self.pidhistory or {}).get(pid) if pid else None
@@ -59,7 +67,7 @@ class _Daemon(supervisord.Supervisor):
         for name, group in [(name, group) for name, group in groups.items() if name not in wanted]:
             if group.get_unstopped_processes():
                 group.stop_all()
-            else:
+            elif _is_free(Path(f"programs/{name}.lock")):
                 self.remove_process_group(name)
                 for suffix in (".lock", ".exit"):
                     Path(f"programs/{name}{suffix}").unlink(missing_ok=True)
@@ -73,6 +81,16 @@ class _Daemon(supervisord.Supervisor):
         there = {path.stem for path in Path("programs").glob("*.ini")}
         configs = self.options.process_group_configs
         self.options.process_group_configs = [config for config in configs if config.name in there]
+
+
+def _is_free(lock: Path) -> bool:
+    """Whether nobody holds `lock`; who still does, after the program was stopped, is killed."""
+    fd = process.take_lock(lock)
+    if fd is None:
+        process.signal_holder(lock, signal.SIGKILL)
+        return False
+    os.close(fd)
+    return True
 
 
 def _bound(log: Path) -> None:
@@ -91,11 +109,12 @@ def run(root: Path, lock: int | None = None) -> int:
         return 0
     if os.fork():  # the child shares the lock, and is nobody's to wait for
         return 0
+    os.setsid()
     os.set_inheritable(lock, False)
     process.write_record(lock)
     os.chdir(root)
     Path("sockets", "supervisor.sock").unlink(missing_ok=True)
-    os.environ["PREFECT_MLOPS_PYTHON"] = sys.executable
+    os.environ |= {"PREFECT_MLOPS_PYTHON": sys.executable, "PREFECT_MLOPS_SUPERVISOR": str(os.getpid())}
     options = _Options()
     options.realize(["-c", "supervisord.conf", "-n"], doc=supervisord.__doc__)
     options.__dict__.update(first=True, test=False)

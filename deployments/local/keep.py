@@ -38,6 +38,7 @@ def main(arguments: list[str]) -> None:
         _StandIn(lock, spec).wait(fd)
     if not process.is_file(fd, lock):
         sys.exit("this program's lock was removed: its home was stopped")
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     if spec.get("claim"):
         _claim(Path(spec["claim"]["file"]), spec["claim"]["owner"])
     process.write_record(fd)
@@ -57,7 +58,7 @@ def _become(spec: dict[str, Any]) -> None:
     most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     os.chdir(spec["cwd"])
-    os.execve(spec["argv"][0], spec["argv"], spec["env"])  # noqa: S606 (a program is what this starts)
+    os.execve(spec["argv"][0], spec["argv"], spec["env"])
 
 
 class _StandIn:
@@ -68,28 +69,41 @@ class _StandIn:
         self._stop_seconds = float(spec["stop_seconds"])
         self._deadline: float | None = None
         self._told = False
-        self._adopt = bool(spec["keep"])
+        self._stopping = False
+        self._replace = not spec["keep"]
 
     def wait(self, fd: int) -> None:
         """Return once the program is gone and the lock is ours; exit if a stop was asked for."""
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGALRM, self._tick)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
         signal.setitimer(signal.ITIMER_REAL, 0.1, 0.5)
-        if not self._adopt:
-            self._stop()
+        if self._replace:
+            self._end()
         fcntl.flock(fd, fcntl.LOCK_EX)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        if self._deadline is not None and self._adopt:
+        if self._stopping or not self._supervised():
             sys.exit(0)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
+    @staticmethod
+    def _supervised() -> bool:
+        """Whether the supervisor still lives that started this keeper; the next one starts its own."""
+        return os.environ.get("PREFECT_MLOPS_SUPERVISOR") == str(os.getppid())
+
     def _stop(self, *_: object) -> None:
+        self._stopping = True
+        self._end()
+
+    def _end(self) -> None:
         self._deadline = time.monotonic() + self._stop_seconds
         self._told = False
         self._tick()
 
     def _tick(self, *_: object) -> None:
+        if not self._stopping and not self._supervised():
+            sys.exit(0)
         if self._deadline is not None and time.monotonic() >= self._deadline:
             process.signal_holder(self._lock, signal.SIGKILL)
         elif self._deadline is not None and not self._told:

@@ -62,7 +62,11 @@ class Place:
         self.serving(**fields).apply(service, split, fence=self.fence, store=self.store)
 
     def ask(
-        self, pin: str | None = None, service: str = "credit", body: bytes = b"{}", headers: dict[str, str] | None = None
+        self,
+        pin: str | None = None,
+        service: str = "credit",
+        body: bytes = b"{}",
+        headers: dict[str, str] | None = None,
     ) -> Answer:
         address = self.serving().address(service, pin)
         parts = urlsplit(address.url)

@@ -34,7 +34,8 @@ async def serve(config: dict, behaviour: dict) -> None:
                 writer.write(
                     f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n"
                     f"x-release: {config['release']}\r\nx-model-digest: {config['model']}\r\n"
-                    f"x-request-id: {headers.get('x-request-id', '')}\r\n\r\n".encode() + data
+                    f"x-request-id: {headers.get('x-request-id', '')}\r\n\r\n".encode()
+                    + data
                 )
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):

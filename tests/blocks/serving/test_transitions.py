@@ -103,7 +103,9 @@ def test_a_shadow_gets_copies_and_goes_live_in_the_same_processes(shared: Place)
         file.unlink()
     with shared.traffic() as traffic:
         traffic.wait(500)
-    copies = [json.loads(line) for file in records.glob(f"credit-{b[7:23]}-*/*") for line in file.read_text().splitlines()]
+    copies = [
+        json.loads(line) for file in records.glob(f"credit-{b[7:23]}-*/*") for line in file.read_text().splitlines()
+    ]
     assert {answer.release for answer in traffic.answers} == {a}
     assert {copy["headers"]["x-mlops-role"] for copy in copies} == {"shadow"}
     assert len(copies) / len(traffic.answers) == pytest.approx(0.4, abs=0.11)
@@ -141,7 +143,9 @@ def test_a_candidate_that_crashes_leaves_the_traffic_alone(shared: Place, code: 
     assert {answer.release for answer in traffic.answers} == {a}
     assert shows(shared, Split.of(a))
     assert shared.ask(pin=bad).status == 404
-    gone = wait_until(lambda: not any(bad[7:23] in name for name in shared.serving()._supervisor.processes()), seconds=5)
+    gone = wait_until(
+        lambda: not any(bad[7:23] in name for name in shared.serving()._supervisor.processes()), seconds=5
+    )
     assert gone
     shared.apply(Split.of(a))
     assert shows(shared, Split.of(a))

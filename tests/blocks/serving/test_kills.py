@@ -1,0 +1,124 @@
+"""SIGKILL of each part of a place under constant traffic, and what it costs."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+from tests.blocks.serving.conftest import Place, Traffic
+
+from prefect_mlops.blocks import Split
+from prefect_mlops.blocks._wait import wait_until
+
+CLIENTS = 3
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+def gone(place: Place, what: Callable[[], int], old: int) -> bool:
+    """Whether another process has taken the place of the killed one."""
+
+    def succeeded() -> bool:
+        try:
+            return what() != old
+        except (AssertionError, OSError, ValueError):
+            return False
+
+    return wait_until(succeeded, seconds=15, pause=0.02)
+
+
+def whole(place: Place, split: Split) -> bool:
+    observed = place.serving().observe("credit")
+    gateways = place.serving().counters("credit").start.split()
+    return observed.shows(split) and set(observed.ready.values()) == {2} and "-" not in gateways
+
+
+def killing(place: Place, traffic: Traffic, what: Callable[[], int]) -> int:
+    """Kill one part under traffic; how many requests failed until it was back."""
+    failed = len(traffic.failed)
+    traffic.wait(30)
+    old = what()
+    kill(old)
+    traffic.wait(30)
+    assert gone(place, what, old)
+    traffic.wait(60)
+    return len(traffic.failed) - failed
+
+
+def test_no_request_fails_when_model_servers_and_supervisors_are_killed(shared: Place) -> None:
+    a, b = shared.release("a"), shared.release("b")
+    split = Split.of(a, warm=[b])
+    shared.apply(split)
+    with shared.traffic(CLIENTS) as traffic:
+        costs = {
+            "server 0": killing(shared, traffic, lambda: shared.pid(a, 0)),
+            "supervisor": killing(shared, traffic, shared.supervisor),
+            "successor": killing(shared, traffic, lambda: shared.program("phoenix")),
+            "server 1, adopted": killing(shared, traffic, lambda: shared.pid(a, 1)),
+            "supervisor again": killing(shared, traffic, shared.supervisor),
+        }
+        assert wait_until(lambda: whole(shared, split), seconds=15)
+        shared.apply(Split.of(b, warm=[a]))
+    assert costs == dict.fromkeys(costs, 0), traffic.failed
+
+
+def test_a_killed_gateway_costs_at_most_the_requests_in_it(shared: Place) -> None:
+    a, b = shared.release("a"), shared.release("b")
+    shared.apply(Split.of(a, warm=[b]))
+    with shared.traffic(CLIENTS) as traffic:
+        for name in ("gateway-0", "gateway-1"):
+            cost = killing(shared, traffic, lambda name=name: shared.program(name))
+            assert cost <= CLIENTS, traffic.failed
+            assert wait_until(lambda: whole(shared, Split.of(a, warm=[b])), seconds=15)
+        started = shared.serving().counters("credit").start
+        kill(shared.program("gateway-1"))
+        shared.apply(Split.of(b, warm=[a]))  # one gateway is enough, and the other reads it when it starts
+        moved = time.monotonic()
+        traffic.wait(100)
+    assert {answer.release for answer in traffic.answers if answer.began > moved and answer.status == 200} == {b}
+    assert wait_until(lambda: shared.serving().counters("credit").start != started, seconds=5)
+
+
+def test_a_server_killed_with_requests_in_it_loses_none(shared: Place) -> None:
+    slow = shared.release("slow answers", delay=0.2)
+    shared.apply(Split.of(slow))
+    with shared.traffic(6) as traffic:
+        traffic.wait(12)
+        kill(shared.pid(slow, 0))
+        traffic.wait(60)
+    assert not traffic.failed
+    attempts = [answer.body["headers"]["x-envoy-attempt-count"] for answer in traffic.answers]
+    assert "2" in attempts
+
+
+@pytest.mark.slow
+def test_sixty_random_kills(shared: Place) -> None:
+    draw = random.Random(7)
+    a, b = shared.release("a"), shared.release("b")
+    live, warm = a, b
+    shared.apply(Split.of(live, warm=[warm]))
+    in_gateways = 0
+    with shared.traffic(CLIENTS) as traffic:
+        for _ in range(60):
+            parts: dict[str, Callable[[], int]] = {
+                "server": lambda: shared.pid(draw.choice([a, b]), draw.randrange(2)),
+                "gateway": lambda: shared.program(draw.choice(["gateway-0", "gateway-1"])),
+                "supervisor": shared.supervisor,
+                "successor": lambda: shared.program("phoenix"),
+            }
+            part = draw.choice(list(parts))
+            before = len(traffic.failed)
+            kill(parts[part]())
+            live, warm = warm, live
+            shared.apply(Split.of(live, warm=[warm]))
+            assert wait_until(lambda: whole(shared, Split.of(live, warm=[warm])), seconds=20), part
+            cost = len(traffic.failed) - before
+            assert cost <= (CLIENTS if part == "gateway" else 0), (part, traffic.failed[before:])
+            in_gateways += cost
+    assert len(traffic.answers) > 1000
