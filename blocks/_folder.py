@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import secrets
 import socket
 from collections.abc import Generator, Iterable, Iterator
@@ -84,7 +85,7 @@ class Folder:
         with self._told(prefix or "the folder"):
             for key in self._walk(folder):
                 if key.startswith(prefix) and not key.startswith(SCRATCH):
-                    yield key
+                    yield os.fsencode(key).decode("utf-8", "backslashreplace")  # strays may have names that are no text
 
     def delete(self, key: str) -> None:
         with self._told(key), suppress(FileNotFoundError):

@@ -33,22 +33,33 @@ def add(objects: Objects, lanes: int, path: Path) -> Snapshot:
 
 def checkout(objects: Objects, snapshot: Snapshot, folder: Path) -> None:
     """Write the files of `snapshot` to the new folder `folder`, which appears whole or not at all."""
-    if not folder.is_dir() or not any(folder.iterdir()):
-        _sweep(folder)
-        with _draft(folder) as draft:
-            _write(objects, snapshot, draft)
-            try:
-                draft.rename(folder)
-            except OSError:
-                if not folder.is_dir():
-                    raise
-            else:
-                _sync(folder.parent)
-                return
-    if _hashed(folder) != {file.path: file.digest for file in snapshot.files}:
-        raise Invalid(
-            f"the folder {folder}", "is new, empty, or holds just this snapshot", "other files", "name another"
-        )
+    try:
+        if _appear(objects, snapshot, folder):
+            return
+        same = _hashed(folder) == {file.path: file.digest for file in snapshot.files}
+    except OSError as error:
+        said = (error.strerror or str(error)).lower()
+        raise Invalid(f"the folder {folder}", "can be written", said, "name another, or mend that") from error
+    if not same:
+        rule = "is new, empty, or holds just this snapshot"
+        raise Invalid(f"the folder {folder}", rule, "other files", "name another")
+
+
+def _appear(objects: Objects, snapshot: Snapshot, folder: Path) -> bool:
+    """Write beside `folder`, then rename; False if there is something already, or first."""
+    if folder.is_dir() and any(folder.iterdir()):
+        return False
+    _sweep(folder)
+    with _draft(folder) as draft:
+        _write(objects, snapshot, draft)
+        try:
+            draft.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+            return False
+        _sync(folder.parent)
+        return True
 
 
 def content(objects: Objects, file: File) -> Iterator[bytes]:
@@ -141,28 +152,46 @@ def _unreadable(path: Path, error: OSError) -> Invalid:
 def _draft(folder: Path) -> Generator[Path]:
     """A locked folder beside `folder`, removed in the end unless it was renamed."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = folder.with_name(f".{folder.name}.draft-{secrets.token_hex(8)}")
-    draft.mkdir()
-    descriptor = os.open(draft, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor, draft = _new_draft(folder)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield draft
     finally:
         shutil.rmtree(draft, ignore_errors=True)
         os.close(descriptor)
 
 
+def _new_draft(folder: Path) -> tuple[int, Path]:
+    while True:
+        draft = folder.with_name(f".{folder.name}.draft-{secrets.token_hex(8)}")
+        draft.mkdir()
+        descriptor = _lock(draft)
+        if descriptor is not None and draft.exists():
+            return descriptor, draft
+        if descriptor is not None:
+            os.close(descriptor)  # swept between its creation and its lock
+
+
 def _sweep(folder: Path) -> None:
     """Remove drafts whose writers were killed."""
     for draft in folder.parent.glob(f".{folder.name}.draft-*"):
-        descriptor = os.open(draft, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        descriptor = _lock(draft)
+        if descriptor is not None:
             shutil.rmtree(draft, ignore_errors=True)
-        except BlockingIOError:
-            pass
-        finally:
             os.close(descriptor)
+
+
+def _lock(folder: Path) -> int | None:
+    """Lock `folder` as a living writer does, until it is closed; None if another has it, or it is gone."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _write(objects: Objects, snapshot: Snapshot, draft: Path) -> None:

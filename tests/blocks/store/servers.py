@@ -27,7 +27,7 @@ def versitygw() -> str:
     named = os.environ.get("VERSITYGW")
     found = named or shutil.which(str(_ROOT / ".tools" / "bin" / "versitygw")) or shutil.which("versitygw")
     if not found:
-        pytest.skip("no versitygw, so nothing is tested on S3; set VERSITYGW or run `make tools`")
+        pytest.skip("no versitygw, so nothing is tested on S3; set VERSITYGW or run `make .tools/bin/versitygw`")
     return found
 
 

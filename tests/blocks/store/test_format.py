@@ -32,7 +32,7 @@ def filled(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     """A store with one of everything, and the ids of what is in it."""
     source = tmp_path / "source"
     (source / "deep").mkdir(parents=True)
-    (source / "deep" / "größe \U0001f600").write_bytes(os.urandom(2_000_000))
+    (source / "deep" / "größe \U0001f600").write_bytes(os.urandom(200_000))
     (source / "a\nb").write_bytes(b"")
     store = Store(url=str(tmp_path / "store"))
     snapshot, document = store.add(source).id, store.put(canonical({"odd": ODD, "n": [0, -1, True, None]}))
@@ -80,16 +80,16 @@ def test_a_stranger_can_read_everything(filled: tuple[Path, dict[str, str]]) -> 
 
 
 def test_a_stranger_names_any_changed_byte(filled: tuple[Path, dict[str, str]]) -> None:
-    """Both the reader and `sha256sum`; 40 random bytes of random files."""
+    """Both the reader and `sha256sum`; 25 random bytes of random files."""
     folder, _ = filled
     rng = random.Random(0)
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    for _ in range(40):
+    for _ in range(25):
         path = rng.choice([path for path in paths if path.stat().st_size])
         kept, at = path.read_bytes(), rng.randrange(path.stat().st_size)
         path.write_bytes(kept[:at] + bytes([kept[at] ^ (1 << rng.randrange(8))]) + kept[at + 1 :])
         key = path.relative_to(folder).as_posix()
-        assert key in run(folder).stdout
+        assert key in dict(reader.check(folder))
         assert key in shell(folder, 0) + shell(folder, 1)
         path.write_bytes(kept)
     assert run(folder).returncode == 0

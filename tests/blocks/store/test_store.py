@@ -180,16 +180,26 @@ def test_checkout_leaves_other_files_alone(store: Store, tmp_path: Path) -> None
     assert (out / "file").read_bytes() == b"2"
 
 
+def test_checkout_where_nothing_can_be_written(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"1")
+    snapshot = store.add(tmp_path / "file")
+    for folder in (tmp_path / "file", tmp_path / "file" / "out", Path("/proc/out")):
+        with pytest.raises(Invalid, match="can be written, got"):
+            store.checkout(snapshot.id, folder)
+    assert (tmp_path / "file").read_bytes() == b"1"
+
+
 def test_many_checkouts_at_once(store: Store, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     for number in range(20):
         (source / str(number)).write_bytes(os.urandom(1000))
     snapshot = store.add(source)
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: store.checkout(snapshot.id, tmp_path / "out"), range(4)))
-    assert store.add(tmp_path / "out").id == snapshot.id
-    assert sorted(path.name for path in tmp_path.iterdir() if "out" in path.name) == ["out"]
+    for place in ("out-1", "out-2", "out-3"):
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _, place=place: store.checkout(snapshot.id, tmp_path / place), range(8)))
+        assert store.add(tmp_path / place).id == snapshot.id
+    assert sorted(path.name for path in tmp_path.iterdir() if "out" in path.name) == ["out-1", "out-2", "out-3"]
 
 
 def test_a_killed_checkout_is_swept(store: Store, tmp_path: Path) -> None:
@@ -325,6 +335,13 @@ def test_listings(store: Store, connect: Connect) -> None:
     assert list(again.digests()) == names
     assert again.journals() == ("branch/data/main", "log/local", "log/production")
     assert sorted(again.strays()) == sorted(strays)
+
+
+def test_a_stray_whose_name_is_no_text(tmp_path: Path) -> None:
+    store = Store(url=str(tmp_path / "store"))
+    store.put(b"a")
+    os.close(os.open(os.fsencode(tmp_path / "store" / "log") + b"\xff", os.O_CREAT | os.O_WRONLY))
+    assert list(store.strays()) == ["log\\xff"]
 
 
 def test_stores_travel_between_processes(store: Store) -> None:
