@@ -11,6 +11,11 @@ import signal
 import sys
 from pathlib import Path
 
+from prefect_mlops.deployments.server._config import Config
+from prefect_mlops.deployments.server._errors import StartRefused
+from prefect_mlops.deployments.server._files import read
+from prefect_mlops.deployments.server._say import say
+
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -22,9 +27,16 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _leave)
     for name in _THREADS:  # a request is one row: more threads only wait for each other
         os.environ.setdefault(name, "1")
-    from prefect_mlops.deployments.server._run import run  # numpy, which it imports, reads the lines above
+    try:
+        config = Config.read(Path(arguments[0]))
+        files = read(config)
+        # What was refused was refused at once; and numpy, which comes with this, reads the lines above.
+        from prefect_mlops.deployments.server._run import run
 
-    return run(Path(arguments[0]))
+        return run(config, files)
+    except StartRefused as error:
+        say(str(error))
+        return os.EX_CONFIG
 
 
 def _leave(number: int, frame: object) -> None:

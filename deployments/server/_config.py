@@ -23,6 +23,7 @@ _KNOWN: dict[str, tuple[type, ...]] = {
     "port": (int, type(None)),
     "spool": (str,),
     "max_body_bytes": (int,),
+    "request_seconds": (int,),
     "instance": (str,),
 }
 _DEFAULTS: dict[str, Any] = {
@@ -31,6 +32,7 @@ _DEFAULTS: dict[str, Any] = {
     "host": "127.0.0.1",
     "port": None,
     "max_body_bytes": 16 * 1024 * 1024,
+    "request_seconds": 30,
     "instance": "0",
 }
 
@@ -60,6 +62,7 @@ class Config:
         port: Port to listen on where there is no socket; 0 lets the system choose.
         spool: Folder for the records of this process.
         max_body_bytes: Longest request body.
+        request_seconds: How long a request may take to come whole, and an answer to be read.
         instance: Tells apart several processes that serve the same release.
     """
 
@@ -74,6 +77,7 @@ class Config:
     port: int | None
     spool: Path
     max_body_bytes: int
+    request_seconds: int
     instance: str
 
     @classmethod
@@ -106,7 +110,8 @@ class Config:
             value = values[key]
             fits = isinstance(value, types) and not isinstance(value, bool)
             _expect(fits, f"{key} must be of type {' or '.join(t.__name__ for t in types)}, got {shown(value)}")
-        _expect(values["max_body_bytes"] > 0, f"max_body_bytes must be positive, got {values['max_body_bytes']}")
+        for key in ("max_body_bytes", "request_seconds"):
+            _expect(values[key] > 0, f"{key} must be positive, got {values[key]}")
         for key in ("release", "model"):  # they go into headers
             value = values[key]
             plain = value.isascii() and value.isprintable() and 0 < len(value) <= 200 and " " not in value

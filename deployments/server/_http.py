@@ -26,13 +26,12 @@ MAX_HEAD_BYTES = 32 * 1024
 MAX_HEADERS = 100
 MAX_CONNECTIONS = 2048
 FILES_BESIDE = 64
-REQUEST_SECONDS = 30.0
 KEEP_ALIVE_SECONDS = 75
 SWEEP_SECONDS = 1.0
 
 _NOT_HTTP = (400, "BAD_HTTP", "this is not a request of HTTP 1.1 that can be read")
 _HEAD_TOO_LONG = (431, "HEADERS_TOO_LONG", f"headers may have {MAX_HEAD_BYTES} bytes in {MAX_HEADERS} lines together")
-_TOO_SLOW = (408, "TOO_SLOW", f"a request must have come whole after {REQUEST_SECONDS:.0f} seconds")
+_TOO_SLOW = (408, "TOO_SLOW", "a request did not come whole in time")
 _TOO_MANY = (503, "BUSY", "there are too many connections already; try again")
 
 
@@ -51,12 +50,14 @@ class Protocol(HttpToolsProtocol):
         self._in_head = False
         self._head_bytes = self._head_sum = self._head_lines = self._message_bytes = 0
         self._refusal = _NOT_HTTP
-        self._max_message_bytes = 2 * cast("App", self.config.loaded_app).config.max_body_bytes + MAX_HEAD_BYTES
+        settings = cast("App", self.config.loaded_app).config
+        self._seconds = settings.request_seconds
+        self._max_message_bytes = 2 * settings.max_body_bytes + MAX_HEAD_BYTES
 
     def connection_made(self, transport: Any) -> None:
         """Start the clock, or turn the caller away where there are too many."""
         super().connection_made(transport)
-        self.deadline = self.loop.time() + REQUEST_SECONDS
+        self.deadline = self.loop.time() + self._seconds
         if len(self.connections) > self.most:
             self._refuse(_TOO_MANY)
 
@@ -80,7 +81,7 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self._in_head = True
         self._head_bytes = self._head_sum = self._head_lines = self._message_bytes = 0
-        self.deadline = self.loop.time() + REQUEST_SECONDS
+        self.deadline = self.loop.time() + self._seconds
 
     def on_url(self, url: bytes) -> None:
         """Count the target."""
@@ -106,7 +107,7 @@ class Protocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The caller does not read its answer: that, too, must end in time."""
         super().pause_writing()
-        self.deadline = self.loop.time() + REQUEST_SECONDS
+        self.deadline = self.loop.time() + self._seconds
 
     def resume_writing(self) -> None:
         """The caller reads again."""

@@ -1,23 +1,20 @@
-"""The model: bytes that are checked before they are unpickled, then columns in and numbers out."""
+"""The model: unpickled from bytes that were checked, then columns in and numbers out."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 import pickle
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 import pandas as pd
 
-from prefect_mlops.deployments.server._config import Config, ModelFile
 from prefect_mlops.deployments.server._errors import ModelFailed, StartRefused
+from prefect_mlops.deployments.server._files import MODEL, Files
 from prefect_mlops.deployments.server._signature import Field, Row, Signature
 
-MODEL, SIGNATURE = "model.pkl", "signature.json"
 MAX_WORDS = 300
 
 
@@ -68,47 +65,22 @@ class Model:
         return values
 
 
-def load(config: Config) -> Model:
-    """Check every file that `config` names, then unpickle the very bytes that were checked, and try the model.
+def load(files: Files) -> Model:
+    """Unpickle the very bytes that were checked, and try the model on its signature's example.
 
     Raises:
-        StartRefused: If a file is missing or has another size or digest, or the model cannot be loaded or used.
+        StartRefused: If the model cannot be loaded, or cannot answer the example.
     """
-    kept = {file.path: verified(config.folder, file) for file in config.files}
-    for path in (MODEL, SIGNATURE):
-        if path not in kept:
-            raise StartRefused(f"model {config.model} must have the file {path}, its files are {sorted(kept)}")
-    signature = Signature.parse(kept[SIGNATURE])
     try:
-        model = Model(pickle.loads(kept[MODEL]), signature)
+        model = Model(pickle.loads(files.model), files.signature)
     except (Exception, SystemExit) as error:
         advice = "serve it with the software that it was trained with"
-        raise StartRefused(f"{MODEL} of {config.model} cannot be loaded: {_words(error)}; {advice}") from error
+        raise StartRefused(f"{MODEL} cannot be loaded: {_words(error)}; {advice}") from error
     try:
-        model.predict([signature.coerced(signature.example, 0)])
+        model.predict([files.signature.coerced(files.signature.example, 0)])
     except ModelFailed as error:
-        raise StartRefused(f"model {config.model} cannot answer its signature's own example: it {error}") from error
+        raise StartRefused(f"{MODEL} cannot answer its signature's own example: it {error}") from error
     return model
-
-
-def verified(folder: Path, file: ModelFile) -> bytes:
-    """The bytes of `file`.
-
-    Raises:
-        StartRefused: If they cannot be read, or are not those that were named.
-    """
-    try:
-        data = (folder / file.path).read_bytes()
-    except OSError as error:
-        raise StartRefused(f"{file.path} in {folder} cannot be read: {error.strerror}") from error
-    found = "sha256:" + hashlib.sha256(data).hexdigest()
-    if len(data) != file.size or found != file.digest:
-        raise StartRefused(
-            f"{file.path} in {folder} is not the file that was released: "
-            f"expected {file.size} bytes with digest {file.digest}, found {len(data)} bytes with digest {found}; "
-            "nothing was loaded, put the right bytes back"
-        )
-    return data
 
 
 def _array(field: Field, column: tuple[Any, ...]) -> Any:

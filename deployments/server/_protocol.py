@@ -119,13 +119,20 @@ def valid_id(text: str) -> bool:
     return 0 < len(text) <= MAX_ID_CHARACTERS and text.isascii() and text.isprintable() and " " not in text
 
 
-def _members(node: Any) -> int:
-    """How many members the objects of a document have; colons beyond them are in strings or in duplicates."""
-    if type(node) is dict:
-        return len(node) + sum(map(_members, cast("dict[str, Any]", node).values()))
-    if type(node) is list and node and type(node[0]) in (dict, list):
-        return sum(map(_members, cast("list[Any]", node)))
-    return 0
+def _members(document: Any) -> int:
+    """How many members the objects of a document have; colons beyond them are in strings or in duplicates.
+
+    May count too few, where objects stand behind plain values in an array, and never too many.
+    """
+    count, todo = 0, [document]
+    while todo:
+        node = todo.pop()
+        if type(node) is dict:
+            count += len(node)
+            todo.extend(node.values())
+        elif type(node) is list and node and type(node[0]) in (dict, list):
+            todo.extend(node)
+    return count
 
 
 def _refuse_duplicates(body: bytes) -> None:

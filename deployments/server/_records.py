@@ -115,13 +115,13 @@ class Spool:
         """Hand a spool file that is long or old enough over for sealing. Call it about once a second."""
         old = time.monotonic() - self._born > MAX_FILE_AGE_SECONDS
         if self._records and (old or self._size >= MAX_FILE_BYTES or self._records >= MAX_FILE_RECORDS):
-            self._rotate()
+            self.rotate()
         self._sealer.again()
 
     def close(self) -> None:
         """Seal everything, then stop."""
         if self._file >= 0:
-            self._rotate(reopen=False)
+            self.rotate(reopen=False)
         self._sealer.stop()
 
     def _write(self, data: bytes) -> None:
@@ -133,7 +133,7 @@ class Spool:
         try:
             os.ftruncate(self._file, self._size)
         except OSError:
-            self._rotate(reopen=False)
+            self.rotate(reopen=False)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _restart(self) -> None:
@@ -156,7 +156,8 @@ class Spool:
         fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._path, self._size, self._records, self._born = path, 0, 0, time.monotonic()
 
-    def _rotate(self, *, reopen: bool = True) -> None:
+    def rotate(self, *, reopen: bool = True) -> None:
+        """Have the spool file sealed, and start the next."""
         path, old = self._path, self._file
         self._file = -1
         os.close(old)

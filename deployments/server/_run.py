@@ -1,13 +1,12 @@
-"""One server process from start to end: check, load, try, listen, answer, seal."""
+"""A server process once its files are checked: load, try, listen, answer, seal."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from prefect_mlops.deployments.server import _http
 from prefect_mlops.deployments.server._config import Config
-from prefect_mlops.deployments.server._errors import StartRefused
+from prefect_mlops.deployments.server._files import Files
 from prefect_mlops.deployments.server._model import load
 from prefect_mlops.deployments.server._records import Spool
 from prefect_mlops.deployments.server._say import say
@@ -16,14 +15,13 @@ from prefect_mlops.deployments.server.app import App
 GRACE_SECONDS = 20
 
 
-def run(path: Path) -> int:
-    """Serve what the configuration at `path` says until SIGTERM or SIGINT; returns the exit code."""
-    try:
-        config = Config.read(path)
-        app = App(config, load(config), _spool(config))
-    except StartRefused as error:
-        say(str(error))
-        return os.EX_CONFIG
+def run(config: Config, files: Files) -> int:
+    """Serve the model in `files` until SIGTERM or SIGINT; returns the exit code.
+
+    Raises:
+        StartRefused: If the model cannot be loaded or cannot answer.
+    """
+    app = App(config, load(files), _spool(config))
     try:
         app.spool.open()
         listener = _http.listen(config.socket, config.host, config.port)

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.json as pa_json
@@ -62,7 +63,8 @@ def seal(path: Path) -> Path | None:
         fcntl.flock(source, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with os.fdopen(os.dup(source), "rb") as file:
             data = _whole_lines(path, file.read())
-        segment = _write_segment(path.parent, _parquet(path, data)) if data else None
+        parquet = _parquet(path, data) if data else None
+        segment = _write_segment(path.parent, parquet) if parquet else None
         path.unlink(missing_ok=True)
         return segment
     except BlockingIOError:
@@ -78,21 +80,24 @@ def _whole_lines(path: Path, data: bytes) -> bytes:
     return whole + line_end
 
 
-def _parquet(path: Path, data: bytes) -> bytes:
+def _parquet(path: Path, data: bytes) -> bytes | None:
     try:
         table = _table(data)
     except pa.ArrowInvalid:
-        table = _table(_readable(path, data))
+        readable = _readable(path, data)
+        if not readable:
+            return None
+        table = _table(readable)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_index=True)
     return sink.getvalue().to_pybytes()
 
 
-def _table(data: bytes) -> pa.Table:
+def _table(data: bytes) -> Any:
+    """The Arrow table of some lines; Arrow gives no types to say so."""
     options = pa_json.ParseOptions(explicit_schema=SCHEMA, unexpected_field_behavior="ignore")
     reading = pa_json.ReadOptions(use_threads=False, block_size=len(data) + 1)
-    table: pa.Table = pa_json.read_json(pa.BufferReader(data), read_options=reading, parse_options=options)
-    return table
+    return pa_json.read_json(pa.BufferReader(data), read_options=reading, parse_options=options)
 
 
 def _readable(path: Path, data: bytes) -> bytes:
