@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+from prefect.logging.handlers import PrefectConsoleHandler
 
 from prefect_mlops.blocks import Environment, verify
 from prefect_mlops.blocks._canonical import short
@@ -109,6 +111,7 @@ def run_demo(place: Place, data: Path | None, *, as_json: bool) -> int:
         Invalid: If `data` is no census file. Nothing was changed.
     """
     began = time.monotonic()
+    _hush()
     frame = read_census(data) if data else census(ROWS, seed=1)
     place.up()
     with tempfile.TemporaryDirectory(prefix="prefect-mlops-") as scratch, place.settings():
@@ -116,6 +119,14 @@ def run_demo(place: Place, data: Path | None, *, as_json: bool) -> int:
     report = _report(place, story, counts, time.monotonic() - began)
     print(json.dumps(report) if as_json else _page(report, story))
     return 0 if all(stage.ok for stage in story.stages) and not counts["failed"] else 1
+
+
+def _hush() -> None:
+    """Leave Prefect's own running commentary to its pages; here a line a stage is enough."""
+    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
+        for handler in logging.getLogger(name).handlers:
+            if isinstance(handler, PrefectConsoleHandler):
+                handler.setLevel(logging.WARNING)
 
 
 def _told(place: Place, frame: pd.DataFrame, folder: Path) -> tuple[Story, Counter[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from prefect.artifacts import create_markdown_artifact
@@ -10,6 +10,7 @@ from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
+from prefect.runtime import flow_run
 
 from prefect_mlops.blocks import Entry, Environment
 from prefect_mlops.blocks._canonical import short
@@ -26,14 +27,31 @@ def say(message: str) -> None:
         logger.info(message)
 
 
-def tag_run(name: str, tags: Iterable[str]) -> None:
-    """Give the current run its name and tags, so that it is found by what it did."""
+def run_name(verb: str, parameter: str) -> Callable[[], str]:
+    """Names runs like `release-credit-amber-lynx`: what is done, to what, and the two words that Prefect drew.
+
+    Args:
+        verb: What the flow does.
+        parameter: Name of the flow's parameter that says to what; of a recipe, its name is taken.
+    """
+
+    def name() -> str:
+        subject = flow_run.parameters.get(parameter)
+        prefix = f"{verb}-{getattr(subject, 'name', subject)}-"
+        given = str(flow_run.name)
+        return given if given.startswith(prefix) else prefix + given
+
+    return name
+
+
+def tag_run(tags: Iterable[str]) -> None:
+    """Give the current run tags, so that it is found by what it did."""
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return
     wanted = sorted({*(context.flow_run.tags or ()), *tags})
     with get_client(sync_client=True) as client:
-        client.update_flow_run(context.flow_run.id, name=name, tags=wanted)
+        client.update_flow_run(context.flow_run.id, tags=wanted)
 
 
 def tags(environment: str, service: str, kind: str) -> list[str]:

@@ -14,13 +14,13 @@ from prefect_mlops.blocks.entry import Asked
 from prefect_mlops.blocks.errors import MlopsError, ServiceBusy, Superseded, TakenOver
 from prefect_mlops.blocks.log import moment
 from prefect_mlops.blocks.state import Service
-from prefect_mlops.flows._reporting import publish, say, table, tag_run, tags
+from prefect_mlops.flows._reporting import publish, run_name, say, table, tag_run, tags
 from prefect_mlops.tasks import shift_traffic
 from prefect_mlops.tasks._moving import take_over
 from prefect_mlops.tasks.traffic import open_log
 
 
-@flow(name="reconcile-serving", flow_run_name="reconcile {environment}", persist_result=False)
+@flow(name="reconcile-serving", flow_run_name=run_name("reconcile", "environment"), persist_result=False)
 def reconcile_serving(
     environment: Annotated[
         str, Field(title="Environment", description="Name of the Environment block to look after.")
@@ -45,7 +45,7 @@ def reconcile_serving(
         SplitNotApplied: If a service could not be brought to a defined split.
     """
     place = Environment.find(environment)
-    tag_run(f"reconcile {environment}", tags(environment, "", "reconcile"))
+    tag_run(tags(environment, "", "reconcile"))
     done = reconcile(place, at_once=at_once)
     publish(f"reconcile-{environment}", table(("service", "done"), done.items()), f"reconciled {environment}")
     return done

@@ -9,13 +9,13 @@ from prefect import flow
 from pydantic import Field
 
 from prefect_mlops.blocks import Environment, Recipe
-from prefect_mlops.flows._reporting import say, tag_run, tags
+from prefect_mlops.flows._reporting import run_name, say, tag_run, tags
 from prefect_mlops.flows._rollout import APPROVAL_SECONDS, Rollout
 from prefect_mlops.tasks import register_model, snapshot_data, train_model
 from prefect_mlops.tasks.traffic import open_log
 
 
-@flow(name="release-model", flow_run_name="release {recipe.name} to {environment}", persist_result=False)
+@flow(name="release-model", flow_run_name=run_name("release", "recipe"), persist_result=False)
 def release_model(
     recipe: Annotated[Recipe, Field(title="Recipe", description="What to train and serve.")],
     data: Annotated[Path, Field(title="Data", description="CSV or Parquet file to train on.")],
@@ -59,7 +59,7 @@ def release_model(
         SplitNotApplied: If the target did not serve it; what was before is served again.
     """
     place = Environment.find(environment)
-    tag_run(f"release {recipe.name} to {environment}", tags(environment, recipe.name, "release"))
+    tag_run(tags(environment, recipe.name, "release"))
     snapshot = snapshot_data(place.store_block, data)
     say(f"data {snapshot}")
     candidate = train_model(place.store_block, recipe, snapshot)
@@ -81,7 +81,7 @@ def roll_out(
     rollout = Rollout(environment, open_log(environment, actor), service, release, reason, actor)
     rollout.begin()
     name = rollout.name
-    tag_run(f"release {name} to {environment.name}", [*tags(environment.name, service, "release"), f"release:{name}"])
+    tag_run([*tags(environment.name, service, "release"), f"release:{name}"])
     if [arm.release for arm in rollout.known.split.live] == [release]:
         say(f"{name} is live already; nothing to do")
         return

@@ -9,14 +9,14 @@ from prefect import flow
 from pydantic import Field
 
 from prefect_mlops.blocks import Entry, Environment
-from prefect_mlops.flows._reporting import publish, release_page, say, tag_run, tags
+from prefect_mlops.flows._reporting import publish, release_page, run_name, say, tag_run, tags
 from prefect_mlops.tasks import shift_traffic
 from prefect_mlops.tasks._moving import take_over
 from prefect_mlops.tasks._undoing import check_bytes, destination, kept_warm
 from prefect_mlops.tasks.traffic import open_log
 
 
-@flow(name="rollback-release", flow_run_name="roll back {service} in {environment} to {to}", persist_result=False)
+@flow(name="rollback-release", flow_run_name=run_name("rollback", "service"), persist_result=False)
 def rollback_release(
     service: Annotated[str, Field(title="Service", description="Name of the service, such as credit.")],
     to: Annotated[
@@ -56,7 +56,7 @@ def rollback_release(
         SplitNotApplied: If it could not be served; what was served before is served again.
     """
     place = Environment.find(environment)
-    tag_run(f"roll back {service} in {environment} to {to}", tags(environment, service, "rollback"))
+    tag_run(tags(environment, service, "rollback"))
     entry = roll_back(place, service, to, reason=reason, actor=actor)
     return _show(place, service, entry)
 
@@ -101,7 +101,7 @@ def _show(environment: Environment, service: str, entry: Entry) -> str:
     known = state.service(service)
     live = [arm.release for arm in known.split.live]
     names = ", ".join(map(known.named, live))
-    tag_run(f"roll back {service} in {environment.name} to {names}", [f"release:{known.named(one)}" for one in live])
+    tag_run([*tags(environment.name, service, "rollback"), *(f"release:{known.named(one)}" for one in live)])
     for release in live:
         try:
             environment.registry_block.mark(

@@ -48,7 +48,7 @@ def read(store: Store, recipe: Recipe, snapshot: str, folder: Path) -> pd.DataFr
         raise Invalid("training data", "is one file", [file.path for file in files], "merge the files into one first")
     store.checkout(snapshot, folder)
     path = folder / files[0].path
-    frame = _parsed(path, recipe)
+    frame = parsed(path, recipe)
     if recipe.target not in frame.columns:
         raise Invalid(
             f"the columns of {path.name}", f"include the target {recipe.target!r}", list(frame.columns), _HEADER
@@ -63,7 +63,12 @@ def read(store: Store, recipe: Recipe, snapshot: str, folder: Path) -> pd.DataFr
 _HEADER = "give the file a header line, or name another target in the recipe"
 
 
-def _parsed(path: Path, recipe: Recipe) -> pd.DataFrame:
+def parsed(path: Path, recipe: Recipe) -> pd.DataFrame:
+    """A CSV or Parquet file as a frame.
+
+    Raises:
+        Invalid: If it is neither.
+    """
     try:
         if path.suffix in {".parquet", ".pq"}:
             return pd.read_parquet(path)

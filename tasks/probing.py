@@ -17,7 +17,7 @@ from prefect_mlops.blocks.entry import Judged, Outcome
 PREDICTIONS = "/api/v1.0/predictions"
 
 
-@task(name="probe-release", task_run_name="probe {service} {release}", persist_result=False, cache_policy=NO_CACHE)
+@task(name="probe-release", task_run_name="probe {service}", persist_result=False, cache_policy=NO_CACHE)
 def probe_release(environment: Environment, service: str, release: str, *, pinned: bool = True) -> Judged:
     """Send a release its golden probes where it is served, and compare the answers with the recorded ones.
 
