@@ -197,6 +197,26 @@ def test_a_living_writers_file_is_not_swept(tmp_path: Path) -> None:
     assert first.get("objects/slow") == b"one two"
 
 
+class SweptAtOnce(RealDisk):
+    """Another process sweeps just when a file was made and is not locked yet."""
+
+    def __init__(self, sweeper: Folder) -> None:
+        self._sweepers = [sweeper]
+
+    def create(self, path: str) -> int:
+        descriptor = super().create(path)
+        if self._sweepers:
+            assert self._sweepers.pop().put_new("objects/other", b"x")
+            assert not Path(path).exists()
+        return descriptor
+
+
+def test_a_file_swept_before_it_was_locked_is_made_again(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    assert Folder(store, SweptAtOnce(Folder(store))).put_new("objects/mine", b"x")
+    assert Folder(store).get("objects/mine") == b"x"
+
+
 def test_what_another_machine_left_is_swept_after_a_day(tmp_path: Path) -> None:
     scratch = tmp_path / "store" / "tmp"
     scratch.mkdir(parents=True)
