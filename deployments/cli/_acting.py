@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -10,14 +11,14 @@ from typing import Any
 
 import httpx
 from prefect.exceptions import PrefectException
+from prefect.logging.handlers import PrefectConsoleHandler
 
 from prefect_mlops.blocks import Entry, Environment
 from prefect_mlops.blocks.entry import Asked, Seen
-from prefect_mlops.blocks.errors import MlopsError
+from prefect_mlops.blocks.errors import Invalid, MlopsError
 from prefect_mlops.blocks.log import process_mark
-from prefect_mlops.deployments.cli._main import Answer
-from prefect_mlops.deployments.cli._output import say
-from prefect_mlops.deployments.local.place import Place
+from prefect_mlops.deployments.cli._output import Answer, say
+from prefect_mlops.deployments.local.place import NAME, Place
 from prefect_mlops.flows.reconcile import reconcile, reconcile_serving
 from prefect_mlops.flows.rollback import roll_back, rollback_release
 from prefect_mlops.tasks import shift_traffic
@@ -43,7 +44,13 @@ class Rollback:
     def carried_out(self) -> Answer:
         """Roll back, and say what answers then; raises what `rollback_release` raises."""
         environment = self.place.environment(self.environment)
-        begun = environment.log().state().next
+        state = environment.log().state()
+        if self.service not in state.services:
+            known = ", ".join(sorted(state.services)) or "none yet"
+            raise Invalid(
+                "service", f"is one of {self.environment}: {known}", self.service, "see `prefect-mlops status`"
+            )
+        begun = state.next
         entry = None
         if _prefect_answers(self.place):
             try:
@@ -79,21 +86,20 @@ class Rollback:
 
     def _answer(self, environment: Environment, entry: Entry) -> Answer:
         known = environment.log().state().service(self.service)
-        live = [
-            {"release": known.named(arm.release), "digest": arm.release, "percent": arm.percent}
-            for arm in known.split.live
-        ]
+        names = [known.named(arm.release) for arm in known.split.live]
         document: dict[str, Any] = {
             "environment": self.environment,
             "service": self.service,
-            "live": live,
+            "live": [
+                {"release": name, "digest": arm.release, "percent": arm.percent}
+                for name, arm in zip(names, known.split.live, strict=True)
+            ],
             "entry": entry.seq,
             "run": entry.run.model_dump() if entry.run else None,
             "actor": entry.actor.model_dump(),
             "time": entry.time,
         }
-        names = ", ".join(arm["release"] for arm in live)
-        return Answer(document, f"{self.service}: {names} answers (log entry {entry.seq})")
+        return Answer(document, f"{self.service}: {', '.join(names)} answers (log entry {entry.seq})")
 
 
 def reconciled(place: Place, name: str, *, at_once: bool) -> Answer:
@@ -111,6 +117,25 @@ def reconciled(place: Place, name: str, *, at_once: bool) -> Answer:
     return Answer({"environment": name, "services": done}, page)
 
 
+def served_again(place: Place) -> Answer:
+    """What `up` says, after serving again what `stop` had ended.
+
+    Raises:
+        SplitNotApplied: If something cannot be served.
+    """
+    environment = place.environment()
+    state = environment.log().state()
+    done = reconciled(place, NAME, at_once=False).document["services"] if state.services else {}
+    document = {
+        "home": str(place.home),
+        "store": str(place.paths.store),
+        "prefect": {"url": place.prefect_url, "up": True},
+        "services": done,
+    }
+    said = [f"  {service}: {what}" for service, what in done.items()]
+    return Answer(document, "\n".join([f"{place.home} is up; its Prefect is at {place.prefect_url}", *said]))
+
+
 def _prefect_answers(place: Place) -> bool:
     if place.prefect.is_up():
         return True
@@ -122,7 +147,7 @@ def _prefect_answers(place: Place) -> bool:
 def _in_prefect(place: Place, *, heartbeats: bool = True) -> Generator[None]:
     """Run flows on our server; what it does to them by going away is `PrefectWentAway`."""
     try:
-        with place.settings(heartbeats=heartbeats, retries=1):
+        with place.settings(heartbeats=heartbeats, retries=1), _no_tracebacks():
             yield
     except MlopsError:
         raise
@@ -132,6 +157,24 @@ def _in_prefect(place: Place, *, heartbeats: bool = True) -> Generator[None]:
         if "Prefect" not in str(error):  # it wraps a failed connection in one of these
             raise
         raise PrefectWentAway(str(error)) from error
+
+
+@contextmanager
+def _no_tracebacks() -> Generator[None]:
+    """Keep Prefect from printing errors here: they reach this terminal once, as one sentence. Its server gets them."""
+    named = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
+    consoles = {one for logger in named for one in logger.handlers if isinstance(one, PrefectConsoleHandler)}
+    for console in consoles:
+        console.addFilter(_is_no_error)
+    try:
+        yield
+    finally:
+        for console in consoles:
+            console.removeFilter(_is_no_error)
+
+
+def _is_no_error(record: logging.LogRecord) -> bool:
+    return record.levelno < logging.ERROR
 
 
 def _rolls_back(asked: Entry) -> bool:

@@ -8,12 +8,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from prefect_mlops.deployments.cli import _exits
-from prefect_mlops.deployments.cli._output import say, show, show_json
+from prefect_mlops.deployments.cli._output import Answer, say, show, show_json
 from prefect_mlops.deployments.local._home import Home
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     add_completion=False, invoke_without_command=False, rich_markup_mode=None, pretty_exceptions_enable=False
 )
-
-_REFUSED = typer.BadParameter.__mro__[2]
-"""What every wrong command line raises; newer Typers bring a Click of their own, older ones use Click's."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -36,15 +33,6 @@ class Options:
     home: Home
     environment: str
     debug: bool
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a command found: for scripts, for people, and whether it is a yes."""
-
-    document: dict[str, Any]
-    page: str
-    code: int = 0
 
 
 @app.callback()
@@ -70,12 +58,13 @@ def options(
 
 @app.command()
 def up(context: typer.Context, json: Json = False) -> None:
-    """Start the local place, and set up what is missing."""
+    """Start the local place, set up what is missing, and serve again what was served."""
 
     def begin(place: Place) -> Answer:
         place.up(repair=True)
-        document = {"home": str(place.home), "store": str(place.paths.store), "prefect": place.prefect_url}
-        return Answer(document, f"the local place in {place.home} is up; its Prefect is at {place.prefect_url}")
+        from prefect_mlops.deployments.cli._acting import served_again
+
+        return served_again(place)
 
     _run(context, begin, as_json=json, needs_home=False)
 
@@ -207,9 +196,7 @@ def _run(
     """Carry out a command and leave with its exit code; what it prints by the way goes to stderr."""
     options: Options = context.obj
     try:
-        if needs_home and not options.home.is_begun:
-            raise _exits.NoHome(str(options.home.path))
-        answer = _answered(options, command)
+        answer = _answered(options, command, needs_home=needs_home)
         if isinstance(answer, Answer):
             show_json(answer.document) if as_json else show(answer.page)
         sys.stdout.flush()
@@ -217,10 +204,12 @@ def _run(
         _leave_unread()
     except Exception as error:  # noqa: BLE001 - the last place where an error can become a sentence
         _fail(error, as_json=as_json, debug=options.debug)
-    _leave(answer.code if isinstance(answer, Answer) else answer)
+    raise typer.Exit(answer.code if isinstance(answer, Answer) else answer)
 
 
-def _answered(options: Options, command: Callable[[Place], Answer | int]) -> Answer | int:
+def _answered(options: Options, command: Callable[[Place], Answer | int], *, needs_home: bool) -> Answer | int:
+    if needs_home and not options.home.is_begun:
+        raise _exits.NoHome(str(options.home.path))
     from prefect_mlops.deployments.local.place import Place
 
     with contextlib.redirect_stdout(sys.stderr):
@@ -234,7 +223,7 @@ def _fail(error: Exception, *, as_json: bool, debug: bool) -> NoReturn:
 
         traceback.print_exception(error)
     _tell(type(error).__name__, sentence, as_json=as_json)
-    _leave(code)
+    raise typer.Exit(code)
 
 
 def _tell(kind: str, sentence: str, *, as_json: bool) -> None:
@@ -244,14 +233,10 @@ def _tell(kind: str, sentence: str, *, as_json: bool) -> None:
         say(f"prefect-mlops: {sentence}")
 
 
-def _leave(code: int) -> NoReturn:
-    raise typer.Exit(code)
-
-
 def _leave_unread() -> NoReturn:
     """Nobody reads: leave without Python's own complaint about it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    _leave(_exits.NOT_READ)
+    raise typer.Exit(_exits.NOT_READ)
 
 
 def main() -> NoReturn:
@@ -263,8 +248,9 @@ def main() -> NoReturn:
         code = _exits.INTERRUPTED
         _tell("Interrupted", "interrupted; see `prefect-mlops status` for what is served", as_json=as_json)
     except Exception as error:
-        if not isinstance(error, _REFUSED):
+        sentence = getattr(error, "format_message", None)  # what every wrong command line has, in any version of Click
+        if sentence is None:
             raise
         code = _exits.USAGE
-        _tell("Usage", f"{error.format_message()}; see `prefect-mlops --help`", as_json=as_json)
+        _tell("Usage", f"{sentence().rstrip('.')}; see `prefect-mlops --help`", as_json=as_json)
     sys.exit(code if isinstance(code, int) else 0)

@@ -5,10 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import typer
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command found: for scripts, for people, and the exit code."""
+
+    document: dict[str, Any]
+    page: str
+    code: int = 0
 
 
 def say(text: str) -> None:

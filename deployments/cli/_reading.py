@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import product
+from pathlib import Path
 from typing import Any
 
+import httpx
 from pydantic import ValidationError
 
 from prefect_mlops.blocks import Entry, Environment, Verification, verify
@@ -14,9 +19,10 @@ from prefect_mlops.blocks.errors import MlopsError
 from prefect_mlops.blocks.state import Service
 from prefect_mlops.blocks.verify import to_json
 from prefect_mlops.deployments.cli import _exits
-from prefect_mlops.deployments.cli._main import Answer
-from prefect_mlops.deployments.cli._output import brief, columns, day_and_time, fields
+from prefect_mlops.deployments.cli._output import Answer, brief, columns, day_and_time, fields
 from prefect_mlops.deployments.local.place import Place
+
+_ENTRY_ROW = re.compile(r"^\| (\d+) \| \d{4}-\d\d-\d\dT", re.MULTILINE)
 
 # --- releases --------------------------------------------------------------------------------
 
@@ -152,28 +158,46 @@ def _row(names: list[str] | None, values: list[Any]) -> str:
 def verification_of(place: Place, name: str) -> Answer:
     """Every fault of the store and the log, and what no check can prove."""
     environment = place.environment(name)
-    anchors = dict(_anchors(environment))
+    anchors = dict(_anchors(place, environment))
     report = verify(environment.log(), anchors)
     document = {**to_json(report), "store": str(place.paths.store), "anchors": anchors}
-    return Answer(document, _verification_page(report, anchors), 0 if report.verified else _exits.NO)
+    return Answer(document, _verification_page(report), 0 if report.verified else _exits.NO)
 
 
-def _anchors(environment: Environment) -> Iterator[tuple[str, int]]:
+def _anchors(place: Place, environment: Environment) -> Iterator[tuple[str, int]]:
     """What outside the store remembers an entry, as far as it answers."""
-    try:
-        services = environment.target.services()
-    except MlopsError:
-        return
-    for service in services:
-        try:
-            fence = environment.target.observe(service).fence
-        except MlopsError:
-            continue
-        if fence is not None:
-            yield f"the gateway, for {service},", fence
+    services = set(environment.log().state().services)
+    with suppress(MlopsError):
+        services.update(environment.target.services())
+    places: dict[str, Callable[[str], int | None]] = {
+        "the gateway": lambda service: environment.target.observe(service).fence,
+        "the registry": lambda service: _shown_in_registry(environment, service),
+        "the page in Prefect": lambda service: _shown_in_prefect(place, service),
+    }
+    for service, (where, ask) in product(sorted(services), places.items()):
+        with suppress(Exception):  # an anchor that cannot be reached proves nothing, and breaks nothing
+            if (number := ask(service)) is not None:
+                yield f"{where} of {service}", number
 
 
-def _verification_page(report: Verification, anchors: dict[str, int]) -> str:
+def _shown_in_registry(environment: Environment, service: str) -> int | None:
+    """The entry that the champion's version is tagged with."""
+    registry = environment.registry_block
+    file = registry.tracking_uri.removeprefix("sqlite:///")
+    if file != registry.tracking_uri and not Path(file).exists():
+        return None  # asking would create it
+    return int(registry.client().get_model_version_by_alias(service, "champion").tags["entry"])
+
+
+def _shown_in_prefect(place: Place, service: str) -> int | None:
+    """The newest entry on the page that the last run left behind."""
+    if not place.prefect.is_up():
+        return None
+    page = httpx.get(f"{place.prefect_url}/api/artifacts/release-{service}/latest", timeout=2, trust_env=False).json()
+    return max((int(number) for number in _ENTRY_ROW.findall(page["data"])), default=None)
+
+
+def _verification_page(report: Verification) -> str:
     verdict = "verified" if report.verified else f"{len(report.faults)} FAULTS"
     lines = [
         f"{report.environment}: {verdict} · {report.entries} entries, {report.objects} objects, read to the last byte"

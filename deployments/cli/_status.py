@@ -14,8 +14,7 @@ from prefect_mlops.blocks.errors import MlopsError, ServingError
 from prefect_mlops.blocks.log import is_gone
 from prefect_mlops.blocks.state import Change, Service, State
 from prefect_mlops.deployments.cli import _exits
-from prefect_mlops.deployments.cli._main import Answer
-from prefect_mlops.deployments.cli._output import ago, brief, columns, day_and_time, fields, percent, until
+from prefect_mlops.deployments.cli._output import Answer, ago, brief, columns, day_and_time, fields, percent, until
 from prefect_mlops.deployments.local.place import Place
 
 
@@ -135,6 +134,8 @@ def _release(
         "since": change.closed.time if change else None,
         "warm_until": _warm_until(known) if arm and arm.role == "warm" else None,
         **(_who(change.asked) if change else {"run": None, "actor": None}),
+        "reason": change.asked.reason if change else "",
+        "entry": change.asked.seq if change else None,
     }
 
 
@@ -169,7 +170,7 @@ def _page(document: dict[str, Any]) -> str:
     entries = document["log"]["entries"]
     for name, service in document["services"].items():
         lines += [f"{name} in {document['environment']} · {_verdict(service)} · log of {entries} entries, unbroken"]
-        lines += [*_table(service), *_troubles(service), ""]
+        lines += [*_table(service), *_whys(service), *_troubles(service), ""]
     if not document["services"]:
         lines += [f"nothing was released to {document['environment']} yet · log of {entries} entries, unbroken", ""]
     prefect = document["prefect"]
@@ -181,11 +182,11 @@ def _page(document: dict[str, Any]) -> str:
 def _verdict(service: dict[str, Any]) -> str:
     if service["agrees"]:
         return "served as asked"
-    return "NOBODY ANSWERS" if service["observed"] is None else "SERVED IS NOT WHAT WAS ASKED"
+    return "NO ANSWER" if service["observed"] is None else "NOT SERVED AS ASKED"
 
 
 def _table(service: dict[str, Any]) -> list[str]:
-    header = ("role", "release", "model", "data", "asked", "served", "since", "by")
+    header = ("role", "release", "model", "data", "asked", "served", "since")
     asked = {arm["digest"]: arm for arm in service["asked"]}
     served = {arm["digest"]: arm for arm in service["observed"] or []}
     rows = [
@@ -196,8 +197,7 @@ def _table(service: dict[str, Any]) -> list[str]:
             brief(release["data"]),
             percent(asked[release["digest"]]["percent"]) if release["digest"] in asked else "nothing",
             _served_cell(release, served.get(release["digest"]), silent=service["observed"] is None),
-            f"{ago(release['since'])}" + (f", {until(release['warm_until'])}" if release["warm_until"] else ""),
-            _by(release),
+            ago(release["since"]) + (f", {until(release['warm_until'])}" if release["warm_until"] else ""),
         )
         for release in service["releases"]
     ]
@@ -213,9 +213,17 @@ def _served_cell(release: dict[str, Any], arm: dict[str, Any] | None, *, silent:
     return f"{percent(arm['percent'])}{role} ({release['ready']} up)"
 
 
+def _whys(service: dict[str, Any]) -> Iterator[str]:
+    """Who made what is live so, and why."""
+    for release in service["releases"]:
+        if release["role"] == "live" and release["actor"]:
+            reason = f": {release['reason']}" if release["reason"] else ""
+            yield f"  {release['name']} is live by {_by(release)}{reason}"
+
+
 def _by(about: dict[str, Any]) -> str:
     actor = about["actor"]["name"] if about["actor"] else ""
-    return f"{actor}, in run {about['run']['name']}" if about["run"] else actor
+    return f"{actor} in run {about['run']['name']}" if about["run"] else f"{actor}, without Prefect"
 
 
 def _troubles(service: dict[str, Any]) -> Iterator[str]:

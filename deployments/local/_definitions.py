@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from importlib import resources
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from prefect.automations import Automation
@@ -73,7 +73,7 @@ def _schedule(wanted: dict[str, Any]) -> DeploymentScheduleCreate:
 def _automate(wanted: dict[str, Any]) -> None:
     automation = Automation.model_validate(wanted)
     try:
-        automation.id = Automation.read(name=wanted["name"]).id
+        automation.id = cast(Automation, Automation.read(name=wanted["name"])).id
     except ValueError:
         automation.create()
     else:

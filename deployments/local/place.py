@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, cast
 
 from filelock import FileLock
 from prefect.blocks.core import Block
@@ -17,7 +17,6 @@ from prefect_mlops.blocks.errors import Invalid
 from prefect_mlops.deployments.local._home import Home
 from prefect_mlops.deployments.local._prefect import START_SECONDS, PrefectServer
 
-_B = TypeVar("_B", bound=Block)
 NAME = "local"
 STAMP = "prefect_mlops_place"
 """The Prefect variable that says what was set up; it goes when the database goes."""
@@ -153,11 +152,10 @@ class Place:
         _save(Environment(name=NAME, receipts=self.receipts), {"receipts": self.receipts})
 
 
-def _save(wanted: _B, places: Mapping[str, Any]) -> None:
+def _save(wanted: Block, places: Mapping[str, Any]) -> None:
     """Save a block that is missing; of one that is there, correct where things are and keep what people set."""
-    kind = type(wanted)
     try:
-        saved = kind.load(NAME)
+        saved = cast(Block, type(wanted).load(NAME))
     except ValueError:
         wanted.save(NAME)
         return
