@@ -1,0 +1,143 @@
+"""What must hold after every kill."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefect_mlops.blocks import Environment, Observed, ReleaseLog, Split
+from prefect_mlops.blocks.entry import Asked, Entry
+from prefect_mlops.blocks.errors import MlopsError
+from prefect_mlops.blocks.state import Service
+from prefect_mlops.deployments.traffic import Answer
+from tests.storm.clients import Clients
+from tests.storm.home import SERVICE
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the log says and what is served, looked at between two moments of the monotonic clock."""
+
+    began_ns: int
+    ended_ns: int
+    head: int
+    service: Service
+    observed: Observed | None
+    trouble: str = ""
+
+    @property
+    def asked(self) -> Asked | None:
+        """The ask that is open."""
+        entry = self.service.asked
+        return entry.body if entry and isinstance(entry.body, Asked) else None
+
+    @property
+    def agrees(self) -> bool:
+        """Whether what is served is what the log says."""
+        return self.asked is None and self.observed is not None and self.observed.shows(self.service.split)
+
+
+def look(environment: Environment, log: ReleaseLog) -> Look:
+    """Ask the log and the target, as `status` does."""
+    began = time.monotonic_ns()
+    state = log.state()
+    observed, trouble = None, ""
+    try:
+        observed = environment.target.observe(SERVICE)
+    except MlopsError as error:
+        trouble = str(error)
+    head = state.head.seq if state.head else -1
+    return Look(began, time.monotonic_ns(), head, state.service(SERVICE), observed, trouble)
+
+
+def live(split: Split | None) -> set[str]:
+    """The releases that answer in `split`."""
+    return {arm.release for arm in split.live} if split else set()
+
+
+@dataclass
+class Checks:
+    """Looks at one home, and keeps what it found wrong."""
+
+    environment: Environment
+    clients: Clients
+    log: ReleaseLog = field(init=False)
+    wrong: list[str] = field(default_factory=list[str])
+
+    def __post_init__(self) -> None:
+        self.log = self.environment.log()
+
+    def need(self, holds: bool, sentence: str) -> bool:
+        """Keep `sentence` unless it `holds`."""
+        if not holds:
+            self.wrong.append(sentence)
+        return holds
+
+    def truth(self) -> Look:
+        """Whether what `status` says is what the clients see, now."""
+        since = len(self.clients.read())
+        first = look(self.environment, self.log)
+        asked_between: Callable[[Answer], bool] = lambda answer: answer.asked_ns > first.ended_ns  # noqa: E731
+        self.clients.wait_for(8, asked_between, since=since, seconds=5)
+        second = look(self.environment, self.log)
+        between = [
+            answer
+            for answer in self.clients.since(since)
+            if asked_between(answer) and answer.answered_ns < second.began_ns and answer.status == 200
+        ]
+        self.need(len(between) >= 8, f"only {len(between)} answers in 5 s")
+        for one in (first, second):
+            self.need(one.observed is not None, f"status cannot say what is served: {one.trouble}")
+        self._believed(first, second, {answer.release for answer in between})
+        return second
+
+    def _believed(self, first: Look, second: Look, seen: set[str]) -> None:
+        said = self._said(first, second)
+        self.need(seen <= said, f"{_short(seen)} answered, while the log said {_short(said)}")
+        if first.observed is None or second.observed is None or first.head != second.head:
+            return
+        if first.observed.routes == second.observed.routes:
+            observed = live(first.observed.routes)
+            self.need(seen <= observed, f"{_short(seen)} answered, while status said {_short(observed)}")
+        if first.asked is None:
+            routes, split = second.observed.routes, second.service.split
+            self.need(routes == split, f"nothing is open, the log says {split} and {routes} is served")
+
+    def _said(self, first: Look, second: Look) -> set[str]:
+        """The releases that may answer between two looks, going by the log alone."""
+        may = live(first.service.split) | live(second.service.split)
+        for entry in self._entries(first, second):
+            if isinstance(entry.body, Asked):
+                may |= live(entry.body.before) | live(entry.body.after)
+        return may
+
+    def _entries(self, first: Look, second: Look) -> list[Entry]:
+        start = first.service.asked.seq if first.service.asked else first.head
+        found = self.log.journal.entries(start)
+        return [Entry.decode(number, data) for number, data in found if number <= second.head]
+
+    def converged(self) -> None:
+        """Whether there is one state: the log, the target and the clients' answers agree."""
+        since = len(self.clients.read())
+        now = look(self.environment, self.log)
+        self.need(now.asked is None, f"entry {now.service.asked.seq if now.service.asked else '?'} is still open")
+        self.need(now.agrees, f"the log says {now.service.split}, served is {now.observed or now.trouble}")
+        if now.observed is not None:
+            fence = now.observed.fence
+            self.need(fence == now.service.fence, f"the target's fence is {fence}, the log's {now.service.fence}")
+        answers = self.clients.wait_for(8, lambda one: one.asked_ns > now.ended_ns, since=since, seconds=5)
+        seen = {answer.release for answer in answers if answer.status == 200}
+        wanted = live(now.service.split)
+        self.need(seen == wanted, f"{_short(seen)} answers, the log says {_short(wanted)}")
+
+
+def figures(checks: Checks) -> dict[str, Any]:
+    """What the log says, for a line of the report."""
+    service = checks.log.state().service(SERVICE)
+    return {"live": sorted(service.named(release) for release in live(service.split)), "split": str(service.split)}
+
+
+def _short(releases: set[str]) -> str:
+    return ", ".join(sorted(release[7:15] for release in releases)) or "nobody"
