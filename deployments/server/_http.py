@@ -47,7 +47,8 @@ class Protocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.deadline: float | None = None
-        self._in_head = False
+        self._answering: RequestResponseCycle | None = None
+        self._in_head = self._in_message = False
         self._head_bytes = self._head_sum = self._head_lines = self._message_bytes = 0
         self._refusal = _NOT_HTTP
         settings = cast("App", self.config.loaded_app).config
@@ -79,7 +80,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request starts: it must be whole in time."""
         super().on_message_begin()
-        self._in_head = True
+        self._in_head = self._in_message = True
         self._head_bytes = self._head_sum = self._head_lines = self._message_bytes = 0
         self.deadline = self.loop.time() + self._seconds
 
@@ -102,6 +103,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is whole."""
         self.deadline = None
+        self._in_message = False
         super().on_message_complete()
 
     def pause_writing(self) -> None:
@@ -124,14 +126,33 @@ class Protocol(HttpToolsProtocol):
             return
         if self.flow.write_paused:
             self.transport.abort()
-        elif self._in_head or ((cycle := self._cycle()) and not cycle.response_started):
+        elif self._in_head or self._asking():
             self._refuse(_TOO_SLOW)
         else:
             self.transport.close()
 
-    def _cycle(self) -> RequestResponseCycle | None:
-        """The request that is answered or was last answered; uvicorn declares it as if there always were one."""
-        return self.cycle
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the request that is answered, too: uvicorn tells only the last one that came."""
+        super().connection_lost(exc)
+        self.pipeline.clear()
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _asking(self) -> bool:
+        """Whether the only request under way is one that has not come whole and has no answer yet."""
+        cycle = self._answering
+        return cycle is not None and cycle is self.cycle and cycle.more_body and not cycle.response_started
+
+    def _may_speak(self) -> bool:
+        """Whether a refusal would be read as what it is, and not as the answer to some other request."""
+        if self._answering is None or self._answering.response_complete:
+            return self._in_head or not self._in_message
+        return self._asking()
 
     def _count(self, length: int) -> None:
         self._head_sum += length
@@ -141,8 +162,7 @@ class Protocol(HttpToolsProtocol):
 
     def _refuse(self, refusal: tuple[int, str, str]) -> None:
         """Say why, unless an answer is under way, and close."""
-        cycle = self._cycle()
-        if cycle is None or cycle.response_complete or (cycle.more_body and not cycle.response_started):
+        if self._may_speak():
             body = failure(*refusal)
             head = [
                 STATUS_LINE[refusal[0]],
