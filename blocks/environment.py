@@ -69,6 +69,7 @@ class Policy(Value):
     max_error_permille: int = Field(ge=0, le=1000, description="Failed answers of a watched release that are let pass.")
     approval: bool = Field(description="Whether a person must approve each release.")
     lease_seconds: int = Field(ge=1, description="After how long a silent run may be taken over.")
+    settle_seconds: int = Field(ge=0, description="How long what is served may differ from what was applied.")
 
 
 class Environment(Block):
@@ -118,6 +119,12 @@ class Environment(Block):
     )
     lease_seconds: int = Field(
         default=180, ge=1, title="Lease seconds", description="After how long a silent run may be taken over."
+    )
+    settle_seconds: int = Field(
+        default=5,
+        ge=0,
+        title="Settle seconds",
+        description="How long what is served may differ from what was applied before that counts as a refusal.",
     )
 
     _store: Store | None = PrivateAttr(default=None)

@@ -6,12 +6,11 @@ Free of Prefect, so that a rollback and a repair work while Prefect is down.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
-from prefect_mlops.blocks.entry import Asked, Entry, Move, Seen, Takeover, Verdict
+from prefect_mlops.blocks.entry import Asked, Entry, Move, Seen, Takeover, Time, Verdict
 from prefect_mlops.blocks.environment import Environment
 from prefect_mlops.blocks.errors import (
     FenceTooLow,
@@ -23,14 +22,11 @@ from prefect_mlops.blocks.errors import (
     TakenOver,
     TargetRefused,
 )
-from prefect_mlops.blocks.log import Draft, ReleaseLog, is_gone, moment, process_mark
+from prefect_mlops.blocks.log import Draft, ReleaseLog, is_gone, moment, own_mark
 from prefect_mlops.blocks.split import Observed, Split
 from prefect_mlops.blocks.state import Service, State
 
 logger = logging.getLogger("prefect_mlops")
-
-SETTLE_SECONDS = 5.0
-"""How long what is served may differ from what was applied before that counts as a refusal."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +63,18 @@ def move(environment: Environment, log: ReleaseLog, service: str, plan: Plan) ->
     """
     if reasons := environment.target.refusals(service, plan.after):
         raise TargetRefused(environment.serving, service, tuple(reasons))
-    if _is_mine(log, service):
+    if _is_mine(log, log.state().service(service).driver):
         take_over(environment, log, service, at_once=True, reason="the same run tries again")
     policy = environment.store_block.put(environment.policy.canonical())
-    deadline = moment(datetime.now(UTC) + timedelta(seconds=environment.lease_seconds))
+    deadline = _deadline(environment, log)
+    done: list[Entry] = []
 
-    def ask(state: State) -> Draft:
+    def ask(state: State) -> Draft | None:
         known = state.service(service)
         _refuse_open(known)
+        done[:] = _done_before(log, known, plan)
+        if done:
+            return None
         _refuse_superseded(state, known, plan)
         body = Asked(
             before=known.split,
@@ -85,26 +85,33 @@ def move(environment: Environment, log: ReleaseLog, service: str, plan: Plan) ->
             deadline=deadline,
             warm_until=moment(plan.warm_until) if plan.warm_until else None,
         )
-        begins = plan.rollout is None
-        return Draft(body, (service,), rollout=plan.rollout, begins=begins, reason=plan.reason)
+        rollout = known.rollout if plan.move == "reassert" and known.rollout >= 0 else plan.rollout
+        return Draft(body, (service,), rollout=rollout, begins=rollout is None, reason=plan.reason)
 
     asked = log.append(ask)
-    assert asked is not None
-    return _carry_out(environment, log, service, asked, fence=asked.seq)
+    return done[0] if asked is None else _carry_out(environment, log, service, asked, fence=asked.seq)
 
 
-def _is_mine(log: ReleaseLog, service: str) -> bool:
-    """Whether this very run left something open, when the store or the target stopped answering it."""
-    driver = log.state().service(service).driver
-    open_now = log.state().service(service).asked is not None
-    return (
-        open_now and driver is not None and driver.run == log.run and driver.writer.process == process_mark(os.getpid())
-    )
+def _is_mine(log: ReleaseLog, entry: Entry | None) -> bool:
+    """Whether this very run wrote `entry`, when the store or the target stopped answering it."""
+    return entry is not None and entry.run == log.run and entry.writer.process == own_mark()
+
+
+def _done_before(log: ReleaseLog, known: Service, plan: Plan) -> list[Entry]:
+    """What records that this very run has just carried out `plan`, if the answer to that was lost."""
+    last = known.changes[-1] if known.changes else None
+    if last is None or last.verdict != "applied" or plan.before is None or not _is_mine(log, last.asked):
+        return []
+    body, rollout = last.asked.body, last.asked.rollout
+    assert isinstance(body, Asked)
+    same = (body.before, body.after, body.move) == (plan.before, plan.after, plan.move)
+    return [last.closed] if same and plan.rollout in (None, rollout) and body.before != body.after else []
 
 
 def _refuse_open(known: Service) -> None:
-    if known.asked is not None and isinstance(known.asked.body, Asked):
-        raise ServiceBusy(known.name, known.asked.seq, who(known.asked), known.asked.body.deadline)
+    driver = known.driver
+    if known.asked is not None and driver is not None and isinstance(driver.body, (Asked, Takeover)):
+        raise ServiceBusy(known.name, driver.seq, who(driver), driver.body.deadline)
 
 
 def _refuse_superseded(state: State, known: Service, plan: Plan) -> None:
@@ -122,7 +129,7 @@ def _carry_out(environment: Environment, log: ReleaseLog, service: str, asked: E
         seen = _serve(environment, service, body.after, fence)
         why = f"{environment.serving} accepted it and then served something else"
     except FenceTooLow as error:
-        raise TakenOver(service, asked.seq, f"log entry {error.highest}") from error
+        raise _taken_over(log, asked, error) from error
     except MlopsError as error:
         seen, why = None, str(error)
     if seen is not None and seen.shows(body.after):
@@ -138,7 +145,7 @@ def _undo(environment: Environment, log: ReleaseLog, service: str, asked: Entry,
     try:
         seen = _serve(environment, service, body.before, fence)
     except FenceTooLow as error:
-        raise TakenOver(service, asked.seq, f"log entry {error.highest}") from error
+        raise _taken_over(log, asked, error) from error
     except MlopsError as error:
         _record(log, service, asked, fence, None, "unknown", f"{why}; then: {error}")
         raise SplitNotApplied(service, str(body.after), "something unknown", f"{why}; then: {error}") from error
@@ -151,10 +158,10 @@ def _undo(environment: Environment, log: ReleaseLog, service: str, asked: Entry,
 def _serve(environment: Environment, service: str, split: Split, fence: int) -> Observed:
     """Apply, then look until what is served is what was applied, for a few seconds at most."""
     environment.target.apply(service, split, fence=fence, store=environment.store_block)
-    end = time.monotonic() + SETTLE_SECONDS
+    end = time.monotonic() + environment.settle_seconds
     while True:
         seen = environment.target.observe(service)
-        if seen.shows(split) or time.monotonic() > end:
+        if seen.shows(split) or time.monotonic() >= end:
             return seen
         time.sleep(0.05)
 
@@ -209,13 +216,13 @@ def take_over(environment: Environment, log: ReleaseLog, service: str, *, at_onc
         TakenOver: If yet another run took over meanwhile.
         SplitNotApplied: If neither can be served.
     """
-    deadline = moment(datetime.now(UTC) + timedelta(seconds=environment.lease_seconds))
+    deadline = _deadline(environment, log)
 
     def take(state: State) -> Draft | None:
         known = state.service(service)
         if known.asked is None:
             return None
-        if not at_once and _may_live(known):
+        if not at_once and _may_live(log, known):
             _refuse_open(known)
         body = Takeover(of=known.asked.seq, deadline=deadline)
         return Draft(body, (service,), rollout=known.asked.rollout, reason=reason)
@@ -255,12 +262,24 @@ def _is_served(environment: Environment, service: str, split: Split) -> bool:
         return False
 
 
-def _may_live(known: Service) -> bool:
+def _may_live(log: ReleaseLog, known: Service) -> bool:
     """Whether whoever drives the service may still be at it: a hint when to look, safety never rests on it."""
     driver = known.driver
     if driver is None or not isinstance(driver.body, (Asked, Takeover)):
         return False
-    return not is_gone(driver.writer) and driver.body.deadline > moment(datetime.now(UTC))
+    return not is_gone(driver.writer) and driver.body.deadline > moment(log.clock())
+
+
+def _deadline(environment: Environment, log: ReleaseLog) -> Time:
+    return moment(log.clock() + timedelta(seconds=environment.lease_seconds))
+
+
+def _taken_over(log: ReleaseLog, asked: Entry, error: FenceTooLow) -> TakenOver:
+    """Say who drives the service now, or that nobody whom this log knows does."""
+    by, head = f"log entry {error.highest}", log.state().head
+    if head is None or head.seq < error.highest:
+        by += " that this log does not have (its end is gone, or the target obeyed another log; `verify` tells)"
+    return TakenOver(asked.service, asked.seq, by)
 
 
 def reassert(environment: Environment, log: ReleaseLog, service: str, reason: str) -> Entry:
