@@ -45,14 +45,19 @@ def short(digest_or_none: str | None) -> str:
     return (digest_or_none or "").removeprefix("sha256:")[:8]
 
 
+_LEAVES = (str, int, bool, type(None))
+
+
 def _refuse_floats(node: Any) -> None:
     if isinstance(node, float):
         raise TypeError(f"canonical JSON holds no floats, got {node!r}; write it as a string or a whole number")
     if isinstance(node, dict):
-        for key, child in node.items():
+        for key in node:
             if not isinstance(key, str):
                 raise TypeError(f"canonical JSON has only text keys, got {key!r}")
-            _refuse_floats(child)
-    elif isinstance(node, (list, tuple)):
-        for child in node:
+        node = node.values()
+    elif not isinstance(node, (list, tuple)):
+        return
+    for child in node:
+        if type(child) not in _LEAVES:
             _refuse_floats(child)

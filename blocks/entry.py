@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, ValidationError
 
-from prefect_mlops.blocks._canonical import Digest, Label, Value
+from prefect_mlops.blocks._canonical import Digest, Label, Value, digest
 from prefect_mlops.blocks.errors import MlopsError
 from prefect_mlops.blocks.split import Split
 
-Time = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")]
+Time = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$")]
 """A moment in UTC with microseconds; its text sorts as the time does."""
 
 Kind = Literal[
@@ -190,13 +191,16 @@ class Entry(Value):
 
     def encode(self) -> bytes:
         """The entry's bytes: a line of canonical JSON, and a line with its sha256."""
-        line = self.canonical()
-        return line + b"\n" + hashlib.sha256(line).hexdigest().encode() + b"\n"
+        return self._line + b"\n" + hashlib.sha256(self._line).hexdigest().encode() + b"\n"
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """The digest that the next entry names as `prev`."""
-        return "sha256:" + hashlib.sha256(self.canonical()).hexdigest()
+        return digest(self._line)
+
+    @cached_property
+    def _line(self) -> bytes:
+        return self.canonical()
 
     @classmethod
     def decode(cls, number: int, data: bytes) -> Entry:
@@ -210,9 +214,11 @@ class Entry(Value):
             raise NotAnEntry(number, "its second line is not the sha256 of its first")
         try:
             entry = cls.model_validate(json.loads(line))
+        except RecursionError:
+            raise NotAnEntry(number, "its first line is not an entry (it is nested too deeply)") from None
         except (ValidationError, ValueError) as error:
             raise NotAnEntry(number, f"its first line is not an entry ({str(error).splitlines()[0]})") from None
-        if entry.canonical() != line:
+        if entry._line != line:
             raise NotAnEntry(number, "its first line is not in canonical form")
         if entry.seq != number:
             raise NotAnEntry(number, f"it says that it is number {entry.seq}")

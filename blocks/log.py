@@ -5,21 +5,27 @@ from __future__ import annotations
 import getpass
 import importlib.metadata
 import json
+import logging
 import os
 import socket
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import psutil
+from pydantic import ValidationError
 
 from prefect_mlops.blocks._canonical import canonical
 from prefect_mlops.blocks.entry import Actor, Body, Entry, Genesis, Run, Time, Writer
-from prefect_mlops.blocks.errors import MlopsError
-from prefect_mlops.blocks.state import State
+from prefect_mlops.blocks.errors import Invalid, MlopsError
+from prefect_mlops.blocks.split import Split
+from prefect_mlops.blocks.state import IllegalEntry, Moving, State, at
 from prefect_mlops.blocks.store import Journal, Store
+
+logger = logging.getLogger("prefect_mlops")
 
 
 class NoLog(MlopsError):
@@ -101,14 +107,29 @@ class ReleaseLog:
     def state(self) -> State:
         """What the log says now.
 
+        Only what was written since the last call is read.
+
         Raises:
             NotAnEntry: If an entry's bytes are damaged.
             IllegalEntry: If an entry may not stand where it stands.
             StoreUnreachable: If the store does not answer.
         """
-        for number, data in self.journal.entries(self._state.next):
-            self._state = self._state.then(Entry.decode(number, data))
-        return self._state
+        state = self._state
+        for number, data in self.journal.entries(state.next):
+            entry = Entry.decode(number, data)
+            if entry.environment != self.environment:
+                raise IllegalEntry(number, entry.kind, f"it is of the log of {entry.environment}")
+            self._state = state = state.then(entry)
+        return state
+
+    def at(self, service: str, when: datetime) -> Split | Moving:
+        """What `service` served at a moment, as far as the log says.
+
+        Raises:
+            Invalid: If the log had not begun then.
+            NotAnEntry, IllegalEntry, StoreUnreachable: As for `state`.
+        """
+        return at(self.entries(), service, moment(when))
 
     def begun(self) -> State:
         """What the log says now.
@@ -142,6 +163,7 @@ class ReleaseLog:
 
         Raises:
             IllegalEntry: If the draft may not come next. Nothing is written.
+            Invalid: If an entry cannot hold what the draft or the actor says. Nothing is written.
             StoreUnreachable: If the store does not answer. Whether the entry is there is unknown;
                 folding again tells.
         """
@@ -160,34 +182,37 @@ class ReleaseLog:
     def _sealed(self, state: State, draft: Draft) -> Entry:
         raw = moment(self.clock())
         time = max(raw, state.head.time) if state.head else raw
-        return Entry(
-            store=self.store.id,
-            environment=self.environment,
-            seq=state.next,
-            prev=state.head.hash if state.head else None,
-            services=draft.services,
-            rollout=state.next if draft.begins else draft.rollout,
-            closes=draft.closes,
-            run=self.run,
-            writer=Writer(
-                nonce=uuid.uuid4().hex, host=socket.gethostname(), process=process_mark(os.getpid()), code=_version()
-            ),
-            actor=self.actor,
-            reason=draft.reason,
-            time=time,
-            raw_time=raw,
-            clamped=time != raw,
-            body=draft.body,
-        )
+        writer = Writer(nonce=uuid.uuid4().hex, host=socket.gethostname(), process=own_mark(), code=_version())
+        try:
+            return Entry(
+                store=self.store.id,
+                environment=self.environment,
+                seq=state.next,
+                prev=state.head.hash if state.head else None,
+                services=draft.services,
+                rollout=state.next if draft.begins else draft.rollout,
+                closes=draft.closes,
+                run=self.run,
+                writer=writer,
+                actor=self.actor,
+                reason=draft.reason,
+                time=time,
+                raw_time=raw,
+                clamped=time != raw,
+                body=draft.body,
+            )
+        except ValidationError as error:
+            wrong = error.errors(include_url=False)[0]
+            where = ".".join(map(str, wrong["loc"]))
+            raise Invalid(f"{where} of a log entry", f"is legal ({wrong['msg']})", wrong["input"]) from error
 
-    @property
-    def receipt_path(self) -> Path | None:
+    def receipt_path(self, store_id: str) -> Path | None:
         """Where the newest entry's hash is kept outside the store, if anywhere."""
-        return self.receipts / f"{self.store.id}-{self.environment}.json" if self.receipts else None
+        return self.receipts / f"{store_id}-{self.environment}.json" if self.receipts else None
 
-    def receipt(self) -> tuple[int, str] | None:
+    def receipt(self, store_id: str) -> tuple[int, str] | None:
         """Number and hash of the newest entry that somebody on this machine wrote, if that is known."""
-        path = self.receipt_path
+        path = self.receipt_path(store_id)
         try:
             kept = json.loads(path.read_bytes()) if path else None
             return (int(kept["seq"]), str(kept["hash"])) if kept else None
@@ -195,28 +220,48 @@ class ReleaseLog:
             return None
 
     def _keep_receipt(self, entry: Entry) -> None:
-        path, kept = self.receipt_path, self.receipt()
+        """Remember `entry`; it is written whatever becomes of that, so a failure here is only told."""
+        path, kept = self.receipt_path(entry.store), self.receipt(entry.store)
         if path is None or (kept is not None and kept[0] >= entry.seq):
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f"{path.name}.{entry.writer.nonce}")
-        draft.write_bytes(canonical({"seq": entry.seq, "hash": entry.hash}))
-        draft.replace(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_bytes(canonical({"seq": entry.seq, "hash": entry.hash}))
+            draft.replace(path)
+        except OSError as error:
+            logger.warning("log entry %s is written, but %s could not be: %s", entry.seq, path, error)
 
 
 def process_mark(pid: int) -> str:
-    """Number and start time of a running process, which no later process shares; empty if it is gone."""
+    """Number and start of a running process, which no later process shares; empty if it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if fields[0] in "ZX" else f"{pid}@{fields[19]}"  # ticks since the machine started, on no clock
+    except (OSError, IndexError):
+        pass
     try:
         return f"{pid}@{psutil.Process(pid).create_time():.2f}"
-    except psutil.Error:
+    except (psutil.Error, ValueError, OverflowError):
         return ""
+
+
+def own_mark() -> str:
+    """Number and start of this process."""
+    return _own_mark(os.getpid())
+
+
+@cache
+def _own_mark(pid: int) -> str:
+    return process_mark(pid)
 
 
 def is_gone(writer: Writer) -> bool:
     """Whether the process that wrote is known to have ended: a hint when to look, never a proof of safety."""
-    pid = int(writer.process.partition("@")[0] or 0)
-    return writer.host == socket.gethostname() and process_mark(pid) != writer.process
+    pid, _, _ = writer.process.partition("@")
+    return writer.host == socket.gethostname() and pid.isdecimal() and process_mark(int(pid)) != writer.process
 
 
+@cache
 def _version() -> str:
     return importlib.metadata.version("prefect-mlops")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from types import MappingProxyType
 from typing import Any
 
@@ -82,9 +83,7 @@ class Service:
             Invalid: If no release, or more than one, is meant by `name`.
         """
         wanted = name if name.startswith("sha256:") else "sha256:" + name
-        found = [
-            release for release in self.numbers if name == self.named(release) or release.startswith(wanted)
-        ]
+        found = [release for release in self.numbers if name == self.named(release) or release.startswith(wanted)]
         if len(found) == 1 and name.strip():
             return found[0]
         known = ", ".join(map(self.named, self.numbers)) or "none"
@@ -180,6 +179,37 @@ def fold(entries: Iterable[Entry]) -> State:
     for entry in entries:
         state = state.then(entry)
     return state
+
+
+@dataclass(frozen=True)
+class Moving:
+    """Traffic on its way: a request may have been answered as before, or as after."""
+
+    before: Split
+    after: Split
+    asked: int
+
+    def __str__(self) -> str:
+        return f"in transition from {self.before} to {self.after} (log entry {self.asked})"
+
+
+def at(entries: Iterable[Entry], service: str, when: Time) -> Split | Moving:
+    """What `service` served at a moment, as far as the log of `entries` says.
+
+    The order of entries is their numbers' alone; their times never run backwards, so that a clock that was
+    wrong makes a change seem later than it was, never two changes seem swapped.
+
+    Raises:
+        Invalid: If the log had not begun then.
+        IllegalEntry: At the first entry that may not stand where it stands.
+    """
+    state = fold(takewhile(lambda entry: entry.time <= when, entries))
+    if state.head is None:
+        raise Invalid("the moment", "is not before the log's first entry", when)
+    known = state.service(service)
+    if known.asked is None or not isinstance(known.asked.body, Asked):
+        return known.split
+    return Moving(known.asked.body.before, known.asked.body.after, known.asked.seq)
 
 
 def _released(service: Service, body: Released) -> Service:

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from pydantic import ValidationError
-
+from prefect_mlops.blocks._guard import IDENTITY
+from prefect_mlops.blocks._objects import key_of
 from prefect_mlops.blocks.entry import Asked, Entry, NotAnEntry, Released
-from prefect_mlops.blocks.errors import MlopsError, ObjectDamaged, ObjectMissing
+from prefect_mlops.blocks.errors import (
+    Invalid,
+    MlopsError,
+    ObjectDamaged,
+    ObjectMissing,
+    StoreRefused,
+    StoreUnreachable,
+)
 from prefect_mlops.blocks.log import ReleaseLog
 from prefect_mlops.blocks.release import Release
 from prefect_mlops.blocks.state import IllegalEntry, State
+from prefect_mlops.blocks.store import Store
+
+_UNSOUND = (ObjectDamaged, ObjectMissing, StoreRefused, Invalid)
 
 
 @dataclass(frozen=True)
@@ -30,7 +40,7 @@ class Verification:
     Attributes:
         entries: How many entries were read and found right.
         objects: How many objects were read to the last byte.
-        faults: What is damaged, missing, illegal or does not belong there.
+        faults: What is damaged, missing, illegal or does not belong there; one for each key in the store.
         unproven: What no check of these bytes can prove.
     """
 
@@ -39,11 +49,18 @@ class Verification:
     objects: int = 0
     faults: list[Fault] = field(default_factory=list[Fault])
     unproven: list[str] = field(default_factory=list[str])
+    _keys: set[str] = field(default_factory=set[str], repr=False, compare=False)
 
     @property
     def verified(self) -> bool:
         """Whether nothing was found wrong."""
         return not self.faults
+
+    def blame(self, key: str, what: str) -> None:
+        """Add what is wrong with `key`, if nothing was found wrong with it before."""
+        if key not in self._keys:
+            self._keys.add(key)
+            self.faults.append(Fault(key, what))
 
 
 def verify(log: ReleaseLog, anchors: Mapping[str, int | tuple[int, str]] | None = None) -> Verification:
@@ -58,71 +75,148 @@ def verify(log: ReleaseLog, anchors: Mapping[str, int | tuple[int, str]] | None 
     """
     report = Verification(log.environment)
     known = dict(anchors or {})
-    if (receipt := log.receipt()) is not None:
+    check = _Check(log.store, report)
+    numbers = log.journal.numbers()
+    if not numbers:
+        report.blame(log.journal.key(0), "the log has no first entry")
+    elif (identity := check.identity()) is not None and (receipt := log.receipt(identity)) is not None:
         known["the receipt of the last writer on this machine"] = receipt
-    entries = dict(_entries(log, report))
-    state = _folded(entries.values(), report)
-    _check_objects(log, report)
-    for entry in entries.values():
-        _check_named(log, entry, report)
-    _check_anchors(log, entries, known, report)
+    check.objects()
+    state, hashes = check.log(log, numbers)
+    report.entries = state.next
+    check.others(log)
+    _check_anchors(log, hashes, known, report)
     report.unproven = _unproven(state, known)
     return report
 
 
-def _entries(log: ReleaseLog, report: Verification) -> Iterator[tuple[int, Entry]]:
-    numbers = sorted(log.journal.numbers())
-    if not numbers:
-        report.faults.append(Fault(f"log/{log.environment}/{0:012d}", "the log has no first entry"))
-    for number in range(numbers[-1] + 1 if numbers else 0):
-        key = f"log/{log.environment}/{number:012d}"
-        data = log.journal.read(number)
-        if data is None:
-            report.faults.append(Fault(key, f"entry {number} is missing, though later ones are there"))
-            continue
+@dataclass
+class _Check:
+    """One pass over a store; what was found sound once is not read again."""
+
+    store: Store
+    report: Verification
+    id: str | None = None
+    sound: set[str] = field(default_factory=set[str])
+    walked: set[str] = field(default_factory=set[str])
+
+    def identity(self) -> str | None:
+        """The store's id, if it can be read."""
         try:
-            yield number, Entry.decode(number, data)
-        except NotAnEntry as error:
-            report.faults.append(Fault(key, error.reason))
+            self.id = self.store.id
+        except StoreUnreachable:
+            raise
+        except (MlopsError, ValueError) as error:
+            self.report.blame(IDENTITY, str(error))
+        return self.id
 
+    def objects(self) -> None:
+        """Read every object, and find what does not belong into a store."""
+        for key in self.store.strays():
+            self.report.blame(key, "nothing with that name belongs into a store")
+        for digest in self.store.digests():
+            self.report.objects += 1
+            try:
+                self.store.check_object(digest)
+                self.sound.add(digest)
+            except _UNSOUND as error:
+                self.report.blame(key_of(digest), str(error))
 
-def _folded(entries: Iterable[Entry], report: Verification) -> State:
-    state, whole = State(), True
-    for entry in entries:
-        if not whole or entry.seq != state.next:
-            whole = False
-            continue
+    def others(self, log: ReleaseLog) -> None:
+        """Check the logs of other environments too: what they name must be there as well."""
+        for name in self.store.journals():
+            kind, _, environment = name.partition("/")
+            journal = self.store.journal(name)
+            if kind != "log":
+                for number in journal.numbers():
+                    self.report.blame(journal.key(number), f"{name} is no log")
+            elif environment != log.environment:
+                self.log(ReleaseLog(self.store, environment, actor=log.actor), journal.numbers())
+
+    def log(self, log: ReleaseLog, numbers: list[int]) -> tuple[State, dict[int, str]]:
+        """Fold a log as far as it is legal; return that state, and the hash of each entry that can be read."""
+        state, hashes, whole = State(), dict[int, str](), True
+        for number, data in self._stored(log, numbers):
+            key = log.journal.key(number)
+            try:
+                entry = Entry.decode(number, data)
+                hashes[number] = entry.hash
+                _check_place(log, entry, hashes.get(number - 1))
+                self._named(entry)
+                state = state.then(entry) if whole and number == state.next else state
+            except NotAnEntry as error:
+                self.report.blame(key, error.reason)
+            except IllegalEntry as error:
+                self.report.blame(key, error.rule)
+            whole = whole and number == state.next - 1
+        if state.genesis is not None and self.id not in (None, state.genesis.store):
+            self.report.blame(IDENTITY, f"it says store {self.id}, and the log is that of store {state.genesis.store}")
+        return state, hashes
+
+    def _stored(self, log: ReleaseLog, numbers: list[int]) -> Iterator[tuple[int, bytes]]:
+        """The bytes of each entry that is there; of many missing in a row the first is blamed."""
+        expected = 0
+        for number in numbers:
+            data = self._read(log, number)
+            if number > expected:
+                missing = f"{expected} is" if number == expected + 1 else f"{expected} to {number - 1} are"
+                self.report.blame(log.journal.key(expected), f"entry {missing} missing, though later ones are there")
+            if data is not None:
+                yield number, data
+            expected = number + 1
+
+    def _read(self, log: ReleaseLog, number: int) -> bytes | None:
         try:
-            state = state.then(entry)
-            report.entries += 1
-        except IllegalEntry as error:
-            report.faults.append(Fault(f"log/{entry.environment}/{entry.seq:012d}", error.rule))
-            whole = False
-    return state
+            if (data := log.journal.read(number)) is None:
+                self.report.blame(log.journal.key(number), "it was listed, and is not there")
+        except _UNSOUND as error:
+            self.report.blame(log.journal.key(number), str(error))
+            return None
+        return data
 
+    def _named(self, entry: Entry) -> None:
+        for digest in _named(entry):
+            self._need(digest, f"entry {entry.seq}")
+        if isinstance(entry.body, Released) and self._need(entry.body.release, "the log as a release"):
+            self._release(entry.service, entry.body.release)
 
-def _check_objects(log: ReleaseLog, report: Verification) -> None:
-    store = log.store
-    try:
-        _ = store.id
-    except MlopsError as error:
-        report.faults.append(Fault("store.json", str(error)))
-    for key in store.strays():
-        report.faults.append(Fault(key, "nothing with that name belongs into a store"))
-    for digest in store.digests():
-        report.objects += 1
+    def _release(self, service: str, digest: str) -> None:
         try:
-            store.check_object(digest)
-        except (ObjectDamaged, ObjectMissing) as error:
-            report.faults.append(Fault(error.key, str(error)))
+            release = self.store.release(digest)
+        except _UNSOUND as error:
+            return self.report.blame(key_of(digest), f"the release document cannot be read: {error}")
+        if release.service != service:
+            self.report.blame(key_of(digest), f"it is a release of {release.service}, and the log says of {service}")
+        for document in (release.tests, release.probes):
+            self._need(document, f"release {digest}")
+        for name, snapshot in _snapshots(release):
+            if self._need(snapshot, f"release {digest} as its {name}") and snapshot not in self.walked:
+                self.walked.add(snapshot)
+                self._snapshot(snapshot, f"release {digest} as {name}")
+        return None
+
+    def _snapshot(self, digest: str, by: str) -> None:
+        try:
+            files = self.store.snapshot(digest).files
+        except _UNSOUND as error:
+            return self.report.blame(key_of(digest), f"the snapshot cannot be read: {error}")
+        for file in files:
+            self._need(file.digest, f"{by}/{file.path}")
+        return None
+
+    def _need(self, digest: str, by: str) -> bool:
+        """Whether the object is sound; where it is not there, blame it."""
+        if digest not in self.sound and not self.store.has(digest):
+            self.report.blame(key_of(digest), f"missing, though it is named by {by}")
+        return digest in self.sound
 
 
-def _check_named(log: ReleaseLog, entry: Entry, report: Verification) -> None:
-    for digest in _named(entry):
-        if not log.store.has(digest):
-            _missing(report, digest, f"entry {entry.seq}")
-    if isinstance(entry.body, Released):
-        _check_release(log, entry.body.release, report)
+def _check_place(log: ReleaseLog, entry: Entry, before: str | None) -> None:
+    """The links of the chain hold also behind a break, where the fold stops."""
+    if entry.environment != log.environment:
+        raise NotAnEntry(entry.seq, f"it is of the log of {entry.environment}")
+    if before is not None and entry.prev != before:
+        raise NotAnEntry(entry.seq, f"it does not name the hash of entry {entry.seq - 1}")
 
 
 def _named(entry: Entry) -> Iterator[str]:
@@ -134,56 +228,22 @@ def _named(entry: Entry) -> Iterator[str]:
             yield digest
 
 
-def _check_release(log: ReleaseLog, digest: str, report: Verification) -> None:
-    store = log.store
-    if not store.has(digest):
-        return _missing(report, digest, "the log as a release")
-    try:
-        release = store.release(digest)
-    except (MlopsError, ValidationError) as error:
-        report.faults.append(Fault(digest, f"the release document cannot be read: {error}"))
-        return None
-    for named in (release.tests, release.probes):
-        if not store.has(named):
-            _missing(report, named, f"release {digest}")
-    for name, snapshot in _snapshots(release):
-        if not store.has(snapshot):
-            _missing(report, snapshot, f"release {digest} as its {name}")
-            continue
-        try:
-            files = store.snapshot(snapshot).files
-        except (MlopsError, ValidationError, ValueError) as error:
-            report.faults.append(Fault(snapshot, f"the snapshot cannot be read: {error}"))
-            continue
-        for file in files:
-            if not store.has(file.digest):
-                _missing(report, file.digest, f"release {digest} as {name}/{file.path}")
-    return None
-
-
 def _snapshots(release: Release) -> Iterator[tuple[str, str]]:
     yield from (("data", release.data), ("code", release.code), ("runtime", release.runtime), ("model", release.model))
     for number, component in enumerate(release.components):
         yield f"component {number}", component
 
 
-def _missing(report: Verification, digest: str, by: str) -> None:
-    fault = Fault(digest, f"missing, though it is named by {by}")
-    if fault not in report.faults:
-        report.faults.append(fault)
-
-
 def _check_anchors(
-    log: ReleaseLog, entries: Mapping[int, Entry], known: Mapping[str, int | tuple[int, str]], report: Verification
+    log: ReleaseLog, hashes: Mapping[int, str], known: Mapping[str, int | tuple[int, str]], report: Verification
 ) -> None:
     for where, anchor in known.items():
         number, expected = anchor if isinstance(anchor, tuple) else (anchor, None)
-        entry = entries.get(number)
-        key = f"log/{log.environment}/{number:012d}"
-        if entry is None and key not in {fault.key for fault in report.faults}:
-            report.faults.append(Fault(key, f"entry {number} is missing, though {where} remembers it"))
-        elif entry is not None and expected is not None and entry.hash != expected:
-            report.faults.append(Fault(key, f"entry {number} is not the one that {where} remembers"))
+        found = hashes.get(number)
+        if found is None:
+            report.blame(log.journal.key(number), f"entry {number} is missing, though {where} remembers it")
+        elif expected is not None and found != expected:
+            report.blame(log.journal.key(number), f"entry {number} is not the one that {where} remembers")
 
 
 def _unproven(state: State, known: Mapping[str, int | tuple[int, str]]) -> list[str]:
