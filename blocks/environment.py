@@ -130,6 +130,7 @@ class Environment(Block):
     _store: Store | None = PrivateAttr(default=None)
     _target: ServingTarget | None = PrivateAttr(default=None)
     _registry: ModelRegistry | None = PrivateAttr(default=None)
+    _log: ReleaseLog | None = PrivateAttr(default=None)
 
     @classmethod
     def find(cls, name: str) -> Environment:
@@ -165,7 +166,7 @@ class Environment(Block):
 
     def use(self, store: Store, target: ServingTarget, registry: ModelRegistry) -> None:
         """Work with these parts instead of loading the blocks that the fields name."""
-        self._store, self._target, self._registry = store, target, registry
+        self._store, self._target, self._registry, self._log = store, target, registry, None
 
     @property
     def store_block(self) -> Store:
@@ -195,10 +196,11 @@ class Environment(Block):
 
     def log(self, run: Run | None = None, actor: Actor | None = None) -> ReleaseLog:
         """Its log, begun if it was not."""
-        log = ReleaseLog(self.store_block, self.name, run=run, actor=actor or os_user(), receipts=self.receipts)
-        if log.state().genesis is None:
-            log.begin(self.configuration())
-        return log
+        if self._log is None:
+            self._log = ReleaseLog(self.store_block, self.name, receipts=self.receipts)
+        if self._log.state().genesis is None:
+            self._log.begin(self.configuration())
+        return self._log.on_behalf_of(actor or os_user(), run)
 
     def configuration(self) -> dict[str, dict[str, str | int | bool | None]]:
         """Its parts with their settings, as the first entry of the log keeps them; never a secret."""

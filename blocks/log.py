@@ -10,7 +10,7 @@ import os
 import socket
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -89,6 +89,12 @@ class ReleaseLog:
     receipts: Path | None = None
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     _state: State = field(default_factory=State, init=False, repr=False)
+
+    def on_behalf_of(self, actor: Actor, run: Run | None) -> ReleaseLog:
+        """The same log, written on behalf of somebody else; what was read so far is not read again."""
+        log = replace(self, actor=actor, run=run)
+        log._state = self._state
+        return log
 
     @property
     def journal(self) -> Journal:
