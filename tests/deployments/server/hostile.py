@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -64,9 +65,11 @@ def _values(chance: random.Random, _: int) -> Attack:
         place: Any = chance.choice(_containers(document))
         keys = list(place) if isinstance(place, dict) else list(range(len(place)))
         if keys:
-            place[chance.choice(keys)] = chance.choice(NASTY)
+            place[chance.choice(keys)] = copy.deepcopy(chance.choice(NASTY))
         if isinstance(place, dict) and chance.random() < 0.3:
-            place[chance.choice(["", "meta", "age", "names", "data", "x" * 300, "\0"])] = chance.choice(NASTY)
+            place[chance.choice(["", "meta", "age", "names", "data", "x" * 300, "\0"])] = copy.deepcopy(
+                chance.choice(NASTY)
+            )
     return Attack("values", request(json.dumps(document).encode()), whole=True)
 
 
@@ -253,8 +256,10 @@ def _paths(chance: random.Random, _: int) -> Attack:
 def _feedback(chance: random.Random, _: int) -> Attack:
     """Feedback with nasty parts."""
     document = {
-        name: chance.choice(NASTY) for name in ("request", "response", "reward", "truth") if chance.random() < 0.7
+        name: copy.deepcopy(chance.choice(NASTY))
+        for name in ("request", "response", "reward", "truth")
+        if chance.random() < 0.7
     }
     if chance.random() < 0.5:
-        document["response"] = {"meta": {"puid": chance.choice(NASTY)}}
+        document["response"] = {"meta": {"puid": copy.deepcopy(chance.choice(NASTY))}}
     return Attack("feedback", request(json.dumps(document).encode(), b"/api/v1.0/feedback"), whole=True)

@@ -43,7 +43,7 @@ def _survives(server: Running, count: int, seed: int) -> None:
     assert {status for _, status in statuses} >= {200, 400, 404, 405, 413, 415, 431}, statuses
     assert not unanswered
     grown = _memory(server) - start
-    print(f"{count} requests from {start >> 20} MiB: {grown / 2**20:+.1f} MiB, {sorted(statuses.items())}")  # noqa: T201
+    print(f"{count} requests from {start >> 20} MiB: {grown / 2**20:+.1f} MiB, {sorted(statuses.items())}")
     assert grown < GROWTH
     assert "Traceback" not in server.log.read_text()
     until(lambda: _open_files(server) < 60, 10)
