@@ -318,10 +318,11 @@ class Gateway:
         found = self._stats("^" + _escape(prefix) + r"\.version_text$")
         return found[0]["value"] if found else None
 
-    def healthy(self, cluster: str) -> int:
-        """How many model servers of a cluster it would send requests to."""
-        found = self._stats(r"^cluster\." + _escape(cluster) + r"\.membership_healthy$")
-        return sum(one["value"] for one in found)
+    def healthy(self, clusters: Iterable[str]) -> set[str]:
+        """Which of these clusters have a model server that it would send requests to."""
+        names = "|".join(_escape(name) for name in clusters)
+        found = self._stats(rf"^cluster\.({names})\.membership_healthy$")
+        return {one["name"].split(".")[1] for one in found if one["value"]}
 
     def active(self, clusters: Iterable[str]) -> int:
         """Requests that wait for an answer of these clusters right now."""

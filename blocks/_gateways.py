@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,20 +112,27 @@ class Gateways:
         """The names of the clusters of a service."""
         return {name for name in self._clusters() if name.startswith(f"{service}/")}
 
-    def push_clusters(self, service: str, wanted: Mapping[str, _envoy.Json], *, keep: bool) -> None:
-        """Have the clusters `wanted` for `service`, each of them reached; `keep` those it had before as well.
+    def add_clusters(self, service: str, wanted: Mapping[str, _envoy.Json]) -> None:
+        """Have the clusters `wanted` as well, each with a server that answers.
 
         Raises:
             TargetUnreachable: If a gateway does not follow. The old file is put back.
         """
-        before = self._clusters()
-        every = {name: one for name, one in before.items() if keep or not name.startswith(f"{service}/")} | dict(wanted)
-        if every != before:
-            version = str(int(self._version("clusters")) + 1)
-            self._push("clusters", version, _envoy.clusters(version, every))
+        self._push_clusters(self._clusters() | dict(wanted))
         names = [name for name in wanted if not name.endswith(_envoy.SHADOW)]
         if not wait_until(lambda: self._reach(names), seconds=CONFIRM_SECONDS):
             raise TargetUnreachable("the gateway", f"it does not reach the model servers of {service}")
+
+    def keep_clusters(self, service: str, names: Collection[str]) -> None:
+        """Have no clusters of `service` but those of these names. Raises what `add_clusters` raises."""
+        every = self._clusters().items()
+        mine = f"{service}/"
+        self._push_clusters({name: one for name, one in every if name in names or not name.startswith(mine)})
+
+    def _push_clusters(self, wanted: dict[str, _envoy.Json]) -> None:
+        if wanted != self._clusters():
+            version = str(int(self._version("clusters")) + 1)
+            self._push("clusters", version, _envoy.clusters(version, wanted))
 
     def push_routes(self, service: str, routes: list[_envoy.Json], *, fences: Mapping[str, int]) -> None:
         """Have `routes` for `service`, active at every gateway that runs; other services keep theirs.
@@ -155,14 +162,14 @@ class Gateways:
 
     def _reach(self, clusters: list[str]) -> bool:
         try:
-            return all(gateway.healthy(name) for gateway in self._running() for name in clusters)
+            return all(gateway.healthy(clusters) == set(clusters) for gateway in self._running())
         except OSError:
             return False
 
     def idle(self, clusters: set[str]) -> bool:
         """Whether no request waits for an answer of these clusters."""
         try:
-            return not any(gateway.active(clusters) for gateway in self._running())
+            return not clusters or not any(gateway.active(clusters) for gateway in self._running())
         except OSError:
             return False
 

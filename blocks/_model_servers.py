@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from prefect_mlops.blocks import _envoy, _unix
 from prefect_mlops.blocks._supervisor import Program, Supervisor, clean_environment, tail, write_atomically
 from prefect_mlops.blocks.errors import Invalid
+from prefect_mlops.blocks.split import Split
 
 if TYPE_CHECKING:
     from prefect_mlops.blocks.store import Store
@@ -82,8 +83,13 @@ class ModelServers:
         """Where one replica listens."""
         return self.supervisor.sockets / f"{_short(release)}-{number}.sock"
 
-    def cluster(self, release: str, *, shadow: bool = False) -> _envoy.Upstream:
-        """How a gateway reaches the servers of a release."""
+    def clusters(self, split: Split) -> dict[str, _envoy.Json]:
+        """How a gateway reaches the servers of each release of `split`, by the cluster's name."""
+        upstreams = [self._upstream(arm.release) for arm in split.arms]
+        upstreams += [self._upstream(arm.release, shadow=True) for arm in split.arms if arm.role == "shadow"]
+        return {upstream.name: _envoy.cluster(upstream) for upstream in upstreams}
+
+    def _upstream(self, release: str, *, shadow: bool = False) -> _envoy.Upstream:
         sockets = tuple(self.socket(release, number) for number in range(self.replicas))
         return _envoy.Upstream(self.service, release, sockets, shadow)
 

@@ -7,8 +7,9 @@ import json
 import threading
 import time
 from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from filelock import FileLock, Timeout
 from prefect.blocks.core import Block
@@ -26,8 +27,17 @@ from prefect_mlops.blocks.split import Address, Counters, Observed, Split
 if TYPE_CHECKING:
     from prefect_mlops.blocks.store import Store
 
-LOCK_SECONDS = 60.0
+LOCK_SECONDS = 15.0
 INLINE_DRAIN_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """One call of apply: it may change things until the next call takes its turn."""
+
+    service: str
+    fence: int
+    number: int
 
 
 class LocalServing(Block):
@@ -45,6 +55,7 @@ class LocalServing(Block):
 
     _block_type_name = "Local Serving"
     _block_type_slug = "local-serving"
+    _documentation_url: ClassVar[Any] = "https://docs.prefect.io/v3/concepts/blocks"
     _description = "Serves models on this machine: model servers behind a gateway, on loopback."
 
     home: Path = Field(title="Home", description="Folder of the local place: sockets, logs, model files.")
@@ -105,14 +116,14 @@ class LocalServing(Block):
         """
         if reasons := self.refusals(service, split):
             raise TargetRefused(f"local serving in {self.home}", service, tuple(reasons))
-        self._raise_fence(service, fence)
+        turn = self._take_turn(service, fence)
         self._supervisor.ensure()
         self._gateways.ensure(self._choose_port())
         servers = self._servers(service)
-        self._start_missing(servers, split, fence, store)
-        self._wait_ready(servers, split, fence)
-        self._route(servers, split, fence)
-        self._retire(servers, split, fence)
+        started = self._start_missing(servers, split, turn, store)
+        self._wait_ready(servers, started, turn)
+        self._route(servers, split, turn)
+        self._retire(servers, split, turn)
 
     def observe(self, service: str) -> Observed:
         """What is really served: the routes that every running gateway carries out, and the servers that answer.
@@ -120,8 +131,8 @@ class LocalServing(Block):
         Raises:
             TargetUnreachable: If no gateway answers, or the gateways disagree.
         """
-        fence = self._state()["fences"].get(service)
-        if self._supervisor.is_down:
+        fence = self._fences().get(service)
+        if self._supervisor.is_down or not self._supervisor.names() & set(NAMES):  # nothing was started since a stop
             return Observed(routes=Split(), ready={}, fence=fence)
         routes = self._gateways.split(service)
         servers = self._servers(service)
@@ -151,7 +162,7 @@ class LocalServing(Block):
 
     def services(self) -> tuple[str, ...]:
         """Every service that it was ever asked to serve."""
-        return tuple(sorted(self._state()["fences"]))
+        return tuple(sorted(self._fences()))
 
     def records(self) -> list[Path]:
         """Folders with the prediction records of its model servers."""
@@ -168,47 +179,49 @@ class LocalServing(Block):
 
     # --- the steps of apply --------------------------------------------------------------
 
-    def _raise_fence(self, service: str, fence: int) -> None:
+    def _take_turn(self, service: str, fence: int) -> _Turn:
         with self._lock():
             state = self._state()
-            highest = state["fences"].get(service)
+            highest, number = state["turns"].get(service, (None, 0))
             if highest is not None and fence < highest:
                 raise FenceTooLow(service, fence, highest)
-            state["fences"][service] = fence
+            state["turns"][service] = (fence, number + 1)
             self._write_state(state)
+        return _Turn(service, fence, number + 1)
 
-    def _check_fence(self, service: str, fence: int) -> None:
-        """Before a change, with the lock held; while waiting, without."""
-        highest = self._state()["fences"][service]
-        if fence < highest:
-            raise FenceTooLow(service, fence, highest)
+    def _check(self, turn: _Turn) -> None:
+        """Raise FenceTooLow if another apply came after this one; with the lock held, before each change."""
+        highest, number = self._state()["turns"][turn.service]
+        if (highest, number) != (turn.fence, turn.number):
+            raise FenceTooLow(turn.service, turn.fence, highest)
 
-    def _start_missing(self, servers: ModelServers, split: Split, fence: int, store: Store) -> None:
-        programs = [program for release in split.releases for program in servers.prepare(release, store)]
-        if not programs:
-            return
-        self._supervisor.settle(
-            *(program.name for program in programs), seconds=self.drain_seconds + self.start_seconds
-        )
-        with self._lock():
-            self._check_fence(servers.service, fence)
-            for program in programs:
-                self._supervisor.put(program)
+    def _start_missing(self, servers: ModelServers, split: Split, turn: _Turn, store: Store) -> list[str]:
+        """Start every server that does not answer, and name the releases that they are of."""
+        programs = {release: servers.prepare(release, store) for release in split.releases}
+        missing = [program for some in programs.values() for program in some]
+        if missing:
+            names = [program.name for program in missing]
+            self._supervisor.settle(*names, seconds=self.drain_seconds + self.start_seconds)
+            with self._lock():
+                self._check(turn)
+                for program in missing:
+                    self._supervisor.put(program)
+        return [release for release, some in programs.items() if some]
 
-    def _wait_ready(self, servers: ModelServers, split: Split, fence: int) -> None:
+    def _wait_ready(self, servers: ModelServers, started: list[str], turn: _Turn) -> None:
         began = time.monotonic()
-        routed = {_envoy.release_of(name) for name in self._gateways.clusters(servers.service)}
-        for release in split.releases:
+        routed = {_envoy.release_of(name) for name in self._gateways.clusters(turn.service)}
+        for release in started:
             enough = 1 if release in routed else self.replicas
-            failure = self._wait_for(servers, release, enough, fence, began + self.start_seconds)
+            failure = self._wait_for(servers, release, enough, turn, began + self.start_seconds)
             if failure is not None:
-                self._undo_start(servers, routed, fence)
-                raise ArmNotReady(servers.service, release, time.monotonic() - began, failure)
+                self._undo_start(servers, routed, turn)
+                raise ArmNotReady(turn.service, release, time.monotonic() - began, failure)
 
-    def _wait_for(self, servers: ModelServers, release: str, enough: int, fence: int, deadline: float) -> str | None:
+    def _wait_for(self, servers: ModelServers, release: str, enough: int, turn: _Turn, deadline: float) -> str | None:
         """Wait until `enough` servers of `release` answer; else say why they do not."""
         while servers.ready(release) < enough:
-            self._check_fence(servers.service, fence)
+            self._check(turn)
             failure = servers.failure(release)
             if failure is not None:
                 return failure
@@ -217,43 +230,35 @@ class LocalServing(Block):
             time.sleep(0.02)
         return None
 
-    def _undo_start(self, servers: ModelServers, routed: set[str], fence: int) -> None:
+    def _undo_start(self, servers: ModelServers, routed: set[str], turn: _Turn) -> None:
         with self._lock():
-            self._check_fence(servers.service, fence)
+            self._check(turn)
             servers.remove(keep=routed)
 
-    def _route(self, servers: ModelServers, split: Split, fence: int) -> None:
+    def _route(self, servers: ModelServers, split: Split, turn: _Turn) -> None:
         with self._lock():
-            self._check_fence(servers.service, fence)
-            self._set_clusters(servers, split, keep=True)
-            routes = _envoy.service_routes(self.namespace, servers.service, split, max_body_bytes=self.max_body_bytes)
-            self._gateways.push_routes(servers.service, routes, fences=self._state()["fences"])
+            self._check(turn)
+            self._gateways.add_clusters(turn.service, servers.clusters(split))
+            routes = _envoy.service_routes(self.namespace, turn.service, split, max_body_bytes=self.max_body_bytes)
+            self._gateways.push_routes(turn.service, routes, fences=self._fences())
 
-    def _set_clusters(self, servers: ModelServers, split: Split, *, keep: bool) -> None:
-        """Have the clusters of `split`, and `keep` those that were there before."""
-        upstreams = [servers.cluster(release) for release in split.releases]
-        upstreams += [servers.cluster(arm.release, shadow=True) for arm in split.arms if arm.role == "shadow"]
-        self._gateways.push_clusters(servers.service, {one.name: _envoy.cluster(one) for one in upstreams}, keep=keep)
-
-    def _retire(self, servers: ModelServers, split: Split, fence: int) -> None:
+    def _retire(self, servers: ModelServers, split: Split, turn: _Turn) -> None:
         """End what `split` does not name: at once if it is idle, else beside the caller, who has other things to do."""
-        wanted = {_envoy.cluster_name(servers.service, release) for release in split.releases}
-        wanted |= {servers.cluster(arm.release, shadow=True).name for arm in split.arms if arm.role == "shadow"}
-        gone = self._gateways.clusters(servers.service) - wanted
-        if wait_until(lambda: not gone or self._gateways.idle(gone), seconds=INLINE_DRAIN_SECONDS):
-            self._drop(servers, split, fence)
+        gone = self._gateways.clusters(turn.service) - servers.clusters(split).keys()
+        if wait_until(lambda: self._gateways.idle(gone), seconds=INLINE_DRAIN_SECONDS):
+            self._drop(servers, split, turn)
         else:
-            threading.Thread(target=self._drain, args=(servers, split, fence, gone), name="drain").start()
+            threading.Thread(target=self._drain, args=(servers, split, turn, gone), name="drain").start()
 
-    def _drain(self, servers: ModelServers, split: Split, fence: int, gone: set[str]) -> None:
+    def _drain(self, servers: ModelServers, split: Split, turn: _Turn, gone: set[str]) -> None:
         wait_until(lambda: self._gateways.idle(gone), seconds=self.drain_seconds, pause=0.05)
-        self._drop(servers, split, fence)
+        self._drop(servers, split, turn)
 
-    def _drop(self, servers: ModelServers, split: Split, fence: int) -> None:
+    def _drop(self, servers: ModelServers, split: Split, turn: _Turn) -> None:
         # Traffic has moved: whatever goes wrong from here is left to the next apply.
         with contextlib.suppress(FenceTooLow, TargetUnreachable), self._lock():
-            self._check_fence(servers.service, fence)
-            self._set_clusters(servers, split, keep=False)
+            self._check(turn)
+            self._gateways.keep_clusters(turn.service, servers.clusters(split).keys())
             servers.remove(keep=split.releases)
 
     # --- what it is made of --------------------------------------------------------------
@@ -289,7 +294,8 @@ class LocalServing(Block):
         try:
             lock.acquire()
         except Timeout as error:
-            raise TargetUnreachable(f"local serving in {self.home}", "another apply is stuck") from error
+            reason = "another apply is stuck in a change; end its process"
+            raise TargetUnreachable(f"local serving in {self.home}", reason) from error
         try:
             yield
         finally:
@@ -299,7 +305,10 @@ class LocalServing(Block):
         try:
             return json.loads((self._folder / "state.json").read_bytes())
         except FileNotFoundError:
-            return {"format": 1, "fences": {}, "port": None}
+            return {"format": 1, "turns": {}, "port": None}
+
+    def _fences(self) -> dict[str, int]:
+        return {service: fence for service, (fence, _) in self._state()["turns"].items()}
 
     def _write_state(self, state: dict[str, Any]) -> None:
         write_atomically(self._folder / "state.json", json.dumps(state, sort_keys=True).encode())

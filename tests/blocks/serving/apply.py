@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.blocks.serving.conftest import make_place
-
 from prefect_mlops.blocks import Split
+from tests.blocks.serving.conftest import make_place
 
 
 def main(folder: str, service: str, fence: str, split: str) -> None:

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,7 +45,7 @@ class Place:
     fence: int = 0
 
     def serving(self, **fields: Any) -> LocalServing:
-        serving = LocalServing(home=self.home, **{"start_seconds": 20, **fields})
+        serving = LocalServing.model_validate({"home": self.home, "start_seconds": 20, **fields})
         serving._command = STUB
         return serving
 
@@ -92,7 +92,7 @@ class Place:
         return [one for one in psutil.process_iter() if str(self.home) in " ".join(_command(one))]
 
     @contextmanager
-    def traffic(self, threads: int = 2, service: str = "credit") -> Iterator[Traffic]:
+    def traffic(self, threads: int = 2, service: str = "credit") -> Generator[Traffic]:
         traffic = Traffic(self.serving().address(service).url)
         traffic.start(threads)
         try:
@@ -175,7 +175,7 @@ def make_place(folder: Path) -> Place:
 
 
 @contextmanager
-def place_in(folder: Path) -> Iterator[Place]:
+def place_in(folder: Path) -> Generator[Place]:
     place = make_place(folder)
     try:
         yield place

@@ -17,6 +17,7 @@ from pathlib import Path
 
 async def serve(config: dict, behaviour: dict) -> None:
     stopping = asyncio.Event()
+    spool = (Path(config["spool"]) / "seen.jsonl").open("a")
     busy: set[asyncio.Task] = set()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -49,8 +50,8 @@ async def serve(config: dict, behaviour: dict) -> None:
             return 200, ready | {"instance": config["instance"]}
         await asyncio.sleep(behaviour.get("delay", 0))
         seen = {"path": path, "headers": headers, "length": length, "pid": os.getpid()}
-        with open(Path(config["spool"]) / "seen.jsonl", "a") as spool:
-            spool.write(json.dumps(seen) + "\n")
+        spool.write(json.dumps(seen) + "\n")
+        spool.flush()
         return behaviour.get("status", 200), {"answer": behaviour.get("answer"), **seen}
 
     socket = Path(config["socket"])

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.blocks.serving.conftest import Place, listens, make_place
 
 from prefect_mlops.blocks import Split
 from prefect_mlops.blocks._supervisor import Program, Supervisor
 from prefect_mlops.blocks._wait import wait_until
 from prefect_mlops.blocks.errors import Invalid, TargetRefused, TargetUnreachable
+from tests.blocks.serving.conftest import Place, listens, make_place
 
 SLEEP = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); print('up', flush=True); "
 
@@ -113,10 +113,9 @@ def test_children_that_hold_on_after_their_parent_died_do_not_stop_its_restart(s
 def test_stop_leaves_nothing_even_of_a_killed_supervisor(supervisor: Supervisor, orphans: bool) -> None:
     start(supervisor, sleeper(supervisor))
     if orphans:
-        for name in ("phoenix", None):
-            pid = supervisor.recorded_pid(name) if name else daemon(supervisor)
-            assert pid
-            os.kill(pid, signal.SIGKILL)
+        assert wait_until(lambda: is_alive(supervisor.recorded_pid("phoenix")), seconds=5)
+        for pid in (supervisor.recorded_pid("phoenix"), daemon(supervisor)):
+            os.kill(pid or 0, signal.SIGKILL)
     assert not supervisor.is_down
     supervisor.stop()
     assert supervisor.is_down
@@ -141,8 +140,8 @@ def test_five_at_once_get_one_supervisor(supervisor: Supervisor) -> None:
 
 def test_when_supervisor_and_successor_are_both_killed_the_next_caller_brings_them_back(supervisor: Supervisor) -> None:
     pid = start(supervisor, sleeper(supervisor))
-    successor = supervisor.recorded_pid("phoenix")
-    assert successor
+    assert wait_until(lambda: is_alive(supervisor.recorded_pid("phoenix")), seconds=5)
+    successor = supervisor.recorded_pid("phoenix") or 0
     os.kill(successor, signal.SIGKILL)
     os.kill(daemon(supervisor), signal.SIGKILL)
     supervisor.ensure()
