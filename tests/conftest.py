@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytest_plugins = ["tests.places"]
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests marked slow as well, as CI does")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from typing import Any
+from typing import Any, NamedTuple
 
 NO, USAGE, UNREACHABLE, BUSY, FAULT, INTERRUPTED, NOT_READ = 1, 2, 3, 4, 70, 130, 141
 
@@ -15,13 +15,22 @@ class NoHome(Exception):
         return f"there is no local place in {self.args[0]}; run `prefect-mlops up`, or name its folder with --home"
 
 
-def judge(error: BaseException) -> tuple[int, str]:
-    """The exit code and the sentence for an error."""
+class Verdict(NamedTuple):
+    """What an error comes to."""
+
+    code: int
+    kind: str
+    sentence: str
+
+
+def judge(error: BaseException) -> Verdict:
+    """The exit code, the kind and the sentence for an error."""
+    kind = type(error).__name__
     if isinstance(error, NoHome):
-        return UNREACHABLE, str(error)
+        return Verdict(UNREACHABLE, kind, str(error))
     if isinstance(error, OSError):
-        return UNREACHABLE, _about_the_system(error)
-    return _about_us(error) or (FAULT, _unexpected(error))
+        return Verdict(UNREACHABLE, kind, _about_the_system(error))
+    return _about_us(error) or Verdict(FAULT, kind, _unexpected(error))
 
 
 def _about_the_system(error: OSError) -> str:
@@ -36,7 +45,7 @@ def _about_the_system(error: OSError) -> str:
     return f"the operating system says {what!r}{where}{advice.get(error.errno or 0, '')}"
 
 
-def _about_us(error: BaseException) -> tuple[int, str] | None:
+def _about_us(error: BaseException) -> Verdict | None:
     """Whatever Prefect or this library raises on purpose. Imported late: where nothing failed, nothing is loaded."""
     import filelock
     import pydantic
@@ -46,9 +55,9 @@ def _about_us(error: BaseException) -> tuple[int, str] | None:
     from prefect_mlops.tasks.tracing import NotRecorded
 
     if isinstance(error, filelock.Timeout):
-        return BUSY, f"another process holds {error.lock_file}; wait for it, then run this again"
+        return Verdict(BUSY, "Busy", f"another process holds {error.lock_file}; wait for it, then run this again")
     if isinstance(error, pydantic.ValidationError):
-        return USAGE, _about_values(error)
+        return Verdict(USAGE, errors.Invalid.__name__, _about_values(error))
     if not isinstance(error, errors.MlopsError):
         return None
     kinds: tuple[tuple[int, tuple[type[Exception], ...]], ...] = (
@@ -56,7 +65,8 @@ def _about_us(error: BaseException) -> tuple[int, str] | None:
         (BUSY, (errors.ServiceBusy, errors.Superseded, errors.TakenOver, errors.FenceTooLow)),
         (UNREACHABLE, (NoLog, errors.StoreUnreachable, errors.StoreRefused, errors.TargetUnreachable)),
     )
-    return next((code for code, classes in kinds if isinstance(error, classes)), NO), str(error)
+    code = next((code for code, classes in kinds if isinstance(error, classes)), NO)
+    return Verdict(code, type(error).__name__, str(error))
 
 
 def _about_values(error: Any) -> str:

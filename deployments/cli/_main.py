@@ -202,6 +202,9 @@ def _run(
         sys.stdout.flush()
     except BrokenPipeError:
         _leave_unread()
+    except KeyboardInterrupt:
+        _tell("Interrupted", "interrupted; `prefect-mlops status` says what is served", as_json=as_json)
+        raise typer.Exit(_exits.INTERRUPTED) from None
     except Exception as error:  # noqa: BLE001 - the last place where an error can become a sentence
         _fail(error, as_json=as_json, debug=options.debug)
     raise typer.Exit(answer.code if isinstance(answer, Answer) else answer)
@@ -217,13 +220,13 @@ def _answered(options: Options, command: Callable[[Place], Answer | int], *, nee
 
 
 def _fail(error: Exception, *, as_json: bool, debug: bool) -> NoReturn:
-    code, sentence = _exits.judge(error)
+    verdict = _exits.judge(error)
     if debug:
         import traceback
 
         traceback.print_exception(error)
-    _tell(type(error).__name__, sentence, as_json=as_json)
-    raise typer.Exit(code)
+    _tell(verdict.kind, verdict.sentence, as_json=as_json)
+    raise typer.Exit(verdict.code)
 
 
 def _tell(kind: str, sentence: str, *, as_json: bool) -> None:
@@ -244,9 +247,6 @@ def main() -> NoReturn:
     as_json = "--json" in sys.argv[1:]
     try:
         code = app(standalone_mode=False)
-    except (KeyboardInterrupt, typer.Abort):
-        code = _exits.INTERRUPTED
-        _tell("Interrupted", "interrupted; see `prefect-mlops status` for what is served", as_json=as_json)
     except Exception as error:
         sentence = getattr(error, "format_message", None)  # what every wrong command line has, in any version of Click
         if sentence is None:

@@ -1,0 +1,139 @@
+"""A real local place for tests: one per pytest process, with two releases, first without Prefect and then with it.
+
+Tests that use it carry `pytestmark = pytest.mark.xdist_group("place")`, so that one process has it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import psutil
+import pytest
+
+from prefect_mlops.blocks import Environment, Split
+from prefect_mlops.blocks.entry import Released
+from prefect_mlops.blocks.log import Draft
+from prefect_mlops.deployments import cli
+from prefect_mlops.deployments.local.place import Place
+from prefect_mlops.flows.creditco import RECIPE, census
+from prefect_mlops.tasks import shift_traffic, snapshot_data, train_model
+
+SERVICE = RECIPE.name
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """The one JSON document on stdout."""
+        return json.loads(self.out)
+
+
+def say(home: Path, *words: str) -> Said:
+    """Give a command to the command line, in this process: Prefect is loaded already."""
+    out, err = io.StringIO(), io.StringIO()
+    argv = ["prefect-mlops", "--home", str(home), *words]
+    with (
+        mock.patch.dict(os.environ),
+        mock.patch.object(sys, "argv", argv),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as left,
+    ):
+        cli.main()
+    return Said(int(left.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def start(home: Path, *words: str, **options: Any) -> subprocess.Popen[str]:
+    """Give a command to the command line, in a process of its own."""
+    command = [sys.executable, "-m", "prefect_mlops.deployments.cli", "--home", str(home), *words]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, text=True, **{**pipes, **options})
+
+
+def run(home: Path, *words: str, **options: Any) -> Said:
+    """Give a command to a process of its own, and wait for it."""
+    process = start(home, *words, **options)
+    out, err = process.communicate(timeout=280)
+    return Said(process.returncode, out, err)
+
+
+def processes_of(home: Path) -> list[psutil.Process]:
+    """Whatever runs with the home folder in its command line or environment, this process aside."""
+    found: list[psutil.Process] = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            words = [*process.cmdline(), *process.environ().values()]
+            if process.pid != os.getpid() and any(str(home) in word for word in words):
+                found.append(process)
+    return found
+
+
+def begin(place: Place) -> Environment:
+    """Begin the place's log without Prefect, with one small model server a release."""
+    place.paths.make()
+    environment = Environment(name="local", receipts=place.receipts)
+    serving = place.serving.model_copy(update={"replicas": 1, "drain_seconds": 1})
+    environment.use(place.store, serving, place.registry)
+    environment.log()
+    return environment
+
+
+def release(environment: Environment, folder: Path, seed: int, reason: str = "") -> str:
+    """Train a small model, and have it answer everything, with what answered before kept warm."""
+    path = folder / f"census-{seed}.csv"
+    census(600, seed=seed).to_csv(path, index=False)
+    store, log = environment.store_block, environment.log()
+    candidate = train_model.fn(store, RECIPE, snapshot_data.fn(store, path))
+    digest = store.put_release(candidate.release())
+    known = log.state().service(SERVICE)
+    body = Released(release=digest, number=len(known.numbers) + 1)
+    log.append(lambda _: Draft(body, (SERVICE,), begins=True, reason=reason))
+    split = Split.of(digest, warm=[arm.release for arm in known.split.live])
+    shift_traffic.fn(environment, SERVICE, split, reason=reason, actor="ana")
+    return digest
+
+
+@contextlib.contextmanager
+def a_place(home: Path) -> Generator[Place]:
+    """A place in `home` that leaves nothing behind."""
+    place = Place(home)
+    try:
+        yield place
+    finally:
+        place.down()
+        assert processes_of(place.home) == []
+
+
+@pytest.fixture(scope="session")
+def bare_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A place that serves credit-v2, with credit-v1 warm, and in which Prefect was never started."""
+    folder = tmp_path_factory.mktemp("place")
+    with a_place(folder / "home") as place:
+        environment = begin(place)
+        for seed in (1, 2):
+            release(environment, folder, seed, reason=f"model {seed}")
+        yield place
+
+
+@pytest.fixture(scope="session")
+def place(bare_place: Place) -> Place:
+    """The same place, with its Prefect server up; tests of the bare one come first."""
+    bare_place.up(worker=False)
+    return bare_place
