@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, ValidationError
 
@@ -202,6 +203,13 @@ class Entry(Value):
     def _line(self) -> bytes:
         return self.canonical()
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy, with bytes of its own."""
+        copied = super().model_copy(update=update, deep=deep)
+        for cached in ("_line", "hash"):
+            vars(copied).pop(cached, None)
+        return copied
+
     @classmethod
     def decode(cls, number: int, data: bytes) -> Entry:
         """Read the bytes stored under `number`.
@@ -218,7 +226,7 @@ class Entry(Value):
             raise NotAnEntry(number, "its first line is not an entry (it is nested too deeply)") from None
         except (ValidationError, ValueError) as error:
             raise NotAnEntry(number, f"its first line is not an entry ({str(error).splitlines()[0]})") from None
-        if entry._line != line:
+        if entry.encode() != data:
             raise NotAnEntry(number, "its first line is not in canonical form")
         if entry.seq != number:
             raise NotAnEntry(number, f"it says that it is number {entry.seq}")

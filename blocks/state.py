@@ -274,11 +274,13 @@ def _pile(
     """Put what answers now on the pile, one split a rollout."""
     if rolled_back:
         past = _taken_off(past, served)
-    if past and served.live == past[-1][1].live:
-        return (*past[:-1], (past[-1][0], served))
     if not served.live:
         return past
-    return (*(past[:-1] if past and past[-1][0] == rollout else past), (rollout, served))
+    below = past[:-1] if past and past[-1][0] == rollout else past
+    for kept in (past, below):
+        if kept and kept[-1][1].live == served.live:
+            return (*kept[:-1], (kept[-1][0], served))
+    return (*below, (rollout, served))
 
 
 def _taken_off(past: tuple[tuple[int, Split], ...], served: Split) -> tuple[tuple[int, Split], ...]:
