@@ -1,6 +1,6 @@
-"""A real local place for tests: one per pytest process, with two releases, first without Prefect and then with it.
+"""Real local places for tests, one without Prefect and one with it, at most once per pytest process.
 
-Tests that use it carry `pytestmark = pytest.mark.xdist_group("place")`, so that one process has it.
+Tests that use it carry `pytestmark = pytest.mark.xdist_group("place")`, so that one process has them.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def say(home: Path, *words: str) -> Said:
 def start(home: Path, *words: str, **options: Any) -> subprocess.Popen[str]:
     """Give a command to the command line, in a process of its own."""
     command = [sys.executable, "-m", "prefect_mlops.deployments.cli", "--home", str(home), *words]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, text=True, **{**pipes, **options})
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, text=True, **(pipes | options))
 
 
 def run(home: Path, *words: str, **options: Any) -> Said:
@@ -121,19 +121,29 @@ def a_place(home: Path) -> Generator[Place]:
         assert processes_of(place.home) == []
 
 
+def two_releases(place: Place, folder: Path) -> None:
+    """Have credit-v2 live and credit-v1 warm, without Prefect."""
+    environment = begin(place)
+    for seed in (1, 2):
+        release(environment, folder, seed, reason=f"model {seed}")
+
+
 @pytest.fixture(scope="session")
 def bare_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """A place that serves credit-v2, with credit-v1 warm, and in which Prefect was never started."""
-    folder = tmp_path_factory.mktemp("place")
+    folder = tmp_path_factory.mktemp("bare")
     with a_place(folder / "home") as place:
-        environment = begin(place)
-        for seed in (1, 2):
-            release(environment, folder, seed, reason=f"model {seed}")
+        two_releases(place, folder)
         yield place
 
 
 @pytest.fixture(scope="session")
-def place(bare_place: Place) -> Place:
-    """The same place, with its Prefect server up; tests of the bare one come first."""
-    bare_place.up(worker=False)
-    return bare_place
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A place that serves the same, with its Prefect server up and no worker."""
+    folder = tmp_path_factory.mktemp("place")
+    with a_place(folder / "home") as place:
+        two_releases(place, folder)
+        place.up(worker=False)
+        with place.settings():
+            place.environment().target.save("local", overwrite=True)  # one model server a release, as it began
+        yield place

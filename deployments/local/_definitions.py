@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from contextlib import suppress
 from importlib import resources
-from typing import Any, cast
+from typing import Any
 
 import yaml
-from prefect.automations import Automation
+from prefect.automations import AutomationCore
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
 from prefect.client.schemas.schedules import IntervalSchedule
@@ -33,8 +33,8 @@ def apply() -> None:
         _ensure_work_pool(client, definitions["definitions"]["work_pool"]["name"])
         for deployment in definitions["deployments"]:
             _deploy(client, deployment)
-    for automation in definitions["automations"]:
-        _automate(automation)
+        for automation in definitions["automations"]:
+            _replace(client, AutomationCore.model_validate(automation))
 
 
 def _ensure_work_pool(client: SyncPrefectClient, name: str) -> None:
@@ -60,21 +60,17 @@ def _deploy(client: SyncPrefectClient, wanted: dict[str, Any]) -> None:
         job_variables=wanted["work_pool"]["job_variables"],
         version=flow.version,
     )
-    client.delete_resource_owned_automations(f"prefect.deployment.{deployment}")
     for trigger in _TRIGGERS.validate_python(wanted.get("triggers", [])):
         trigger.set_deployment_id(deployment)
-        client.create_automation(trigger.as_automation())
+        _replace(client, trigger.as_automation())
 
 
 def _schedule(wanted: dict[str, Any]) -> DeploymentScheduleCreate:
     return DeploymentScheduleCreate(schedule=IntervalSchedule(interval=wanted["interval"]), slug=wanted["slug"])
 
 
-def _automate(wanted: dict[str, Any]) -> None:
-    automation = Automation.model_validate(wanted)
-    try:
-        automation.id = cast(Automation, Automation.read(name=wanted["name"])).id
-    except ValueError:
-        automation.create()
-    else:
-        automation.update()
+def _replace(client: SyncPrefectClient, automation: AutomationCore) -> None:
+    """Have exactly one automation of that name; a deployment that was deleted leaves its own behind."""
+    for old in client.read_automations_by_name(automation.name):
+        client.delete_automation(old.id)
+    client.create_automation(automation)

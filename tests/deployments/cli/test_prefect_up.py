@@ -1,0 +1,111 @@
+"""While Prefect is up, rollback and reconcile are flow runs; when it dies in the middle they are finished anyway."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from prefect_mlops.blocks._wait import wait_until
+from prefect_mlops.deployments.local._prefect import SERVER
+from prefect_mlops.deployments.local.place import Place
+from tests.places import SERVICE, run, say, start
+
+pytestmark = pytest.mark.xdist_group("place")
+
+
+def live(place: Place) -> list[str]:
+    service = say(place.home, "status", "--json").document["services"][SERVICE]
+    assert service["agrees"]
+    return [arm["release"] for arm in service["observed"] if arm["role"] == "live"]
+
+
+def flow_run(place: Place, run_id: str) -> dict[str, Any]:
+    return httpx.get(f"{place.prefect_url}/api/flow_runs/{run_id}").raise_for_status().json()
+
+
+def test_a_rollback_is_a_run_that_is_found_by_its_tags(place: Place) -> None:
+    said = say(place.home, "rollback", SERVICE, "--actor", "eva", "--reason", "complaints", "--json")
+    assert said.code == 0, said.err
+    document = said.document
+    found = flow_run(place, document["run"]["id"])
+    assert (found["state_name"], document["run"]["flow"]) == ("Completed", "rollback-release")
+    assert {"prefect-mlops", "service:credit", "release:credit-v1"} <= set(found["tags"])
+    assert live(place) == ["credit-v1"]
+    anchors = say(place.home, "verify", "--json").document["anchors"]
+    assert anchors["the page in Prefect of credit"] == document["entry"]
+    back = say(place.home, "rollback", SERVICE, "--to", "credit-v2", "--json")
+    assert ([arm["release"] for arm in back.document["live"]], back.code) == (["credit-v2"], 0)
+
+
+def test_status_names_the_run_and_finds_prefect_up(place: Place) -> None:
+    document = say(place.home, "status", "--json").document
+    assert document["prefect"] == {"url": place.prefect_url, "up": True}
+
+
+def test_damaged_bytes_stop_a_rollback_with_one_sentence(place: Place) -> None:
+    releases = say(place.home, "releases", "--json").document["services"][SERVICE]
+    digest = place.store.snapshot(next(one for one in releases if one["number"] == 1)["model"]).files[0].digest
+    hexadecimal = digest.removeprefix("sha256:")
+    files = (path for path in (place.home / "store").rglob("*") if path.is_file())
+    victim = next(path for path in files if str(path).replace("/", "").endswith(hexadecimal))
+    whole = victim.read_bytes()
+    victim.chmod(0o600)
+    victim.write_bytes(b"x" + whole[1:])
+    try:
+        said = run(place.home, "rollback", SERVICE, "--to", "credit-v1", "--json")
+    finally:
+        victim.write_bytes(whole)
+        victim.chmod(0o400)
+    assert (said.code, said.document["error"]["type"]) == (1, "ObjectDamaged")
+    assert "Traceback" not in said.err
+    assert live(place) == ["credit-v2"]
+
+
+def test_reconcile_is_a_run(place: Place) -> None:
+    said = say(place.home, "reconcile", "--json")
+    assert (said.code, set(said.document["services"])) == (0, {SERVICE})
+    assert "without a flow run" not in said.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["the run exists", "traffic is asked to move", "traffic has moved"])
+def test_prefect_dies_in_the_middle_of_a_rollback(place: Place, moment: str) -> None:
+    """One step back, not two and not none, whenever it dies."""
+    before = place.environment().log().state()
+    (going_to,) = {"credit-v1", "credit-v2"} - set(live(place))
+    server = psutil.Process(place.prefect.supervisor.processes()[SERVER].pid)
+    process = start(place.home, "rollback", SERVICE, "--json")
+    log = place.environment().log()
+    reached = {
+        "the run exists": lambda: _runs(place, "RUNNING"),
+        "traffic is asked to move": lambda: log.state().next > before.next,
+        "traffic has moved": lambda: log.state().next > before.next + 1,
+    }[moment]
+    assert wait_until(reached, seconds=60, pause=0.005)
+    server.kill()
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert f'"release": "{going_to}"' in out
+    assert "Traceback" not in err
+    assert live(place) == [going_to]
+    assert say(place.home, "verify").code == 0
+    place.up(worker=False)
+
+
+def _runs(place: Place, state: str) -> bool:
+    wanted = {"flow_runs": {"state": {"type": {"any_": [state]}}}, "flows": {"name": {"any_": ["rollback-release"]}}}
+    return bool(httpx.post(f"{place.prefect_url}/api/flow_runs/filter", json=wanted).json())
+
+
+@pytest.mark.slow
+def test_what_was_served_is_served_again_after_stop_and_up(place: Place) -> None:
+    served = live(place)
+    assert say(place.home, "stop").code == 0
+    assert not place.prefect.is_up()
+    said = say(place.home, "up", "--json")
+    assert said.code == 0, said.err
+    assert said.document["prefect"]["up"]
+    assert live(place) == served
