@@ -16,6 +16,7 @@ from prefect_mlops.deployments.server._files import MODEL, Files
 from prefect_mlops.deployments.server._signature import Field, Row, Signature
 
 MAX_WORDS = 300
+_STR: Any = pd.Series(dtype="str").dtype  # looked up once: by its name it costs more than the column
 
 
 class Model:
@@ -85,7 +86,7 @@ def load(files: Files) -> Model:
 
 def _array(field: Field, column: tuple[Any, ...]) -> Any:
     if field.type == "string":
-        return pd.array(column, dtype="str")
+        return pd.array(column, dtype=_STR)
     if field.type == "boolean":
         return np.array(column, dtype=object if field.nullable else bool)
     return np.array(column, dtype=np.int64 if field.type == "integer" and not field.nullable else np.float64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ import cloudpickle
 import httpx
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from prefect_mlops.deployments.server._batch import MAX_JOINT_ROWS, Batcher, Job, Outcome, outcomes
 from prefect_mlops.deployments.server._errors import ModelFailed
 from tests.deployments.server.models import census, census_model, census_rows, write_config, write_model
-from tests.deployments.server.processes import Running, serving
+from tests.deployments.server.processes import Running, serving, until
 
 SIGNATURE: dict[str, Any] = {
     "format": 1,
@@ -123,13 +125,17 @@ def test_an_answer_does_not_depend_on_its_batch(server: Running) -> None:
     assert np.array_equal(alone, census_model().predict_proba(census(60, 5)))
 
 
-def test_a_model_that_fails_is_said_and_nobody_else_is_hurt(tmp_path: Path) -> None:
+def _written(home: Path, fitted: Any, signature: dict[str, Any]) -> list[dict[str, Any]]:
     this = sys.modules[__name__]  # the server's process has no tests to import
     cloudpickle.register_pickle_by_value(this)
     try:
-        files = write_model(tmp_path / "model", Touchy(), SIGNATURE)
+        return write_model(home / "model", fitted, signature)
     finally:
         cloudpickle.unregister_pickle_by_value(this)
+
+
+def test_a_model_that_fails_is_said_and_nobody_else_is_hurt(tmp_path: Path) -> None:
+    files = _written(tmp_path, Touchy(), SIGNATURE)
 
     async def all_at_once(url: str, values: list[float | None]) -> list[httpx.Response]:
         async with httpx.AsyncClient(base_url=url, timeout=30) as client:
@@ -155,6 +161,34 @@ def test_a_model_that_fails_is_said_and_nobody_else_is_hurt(tmp_path: Path) -> N
         assert "NaN or infinity" in log
         assert "SystemExit: 3" in log
         assert all(line.startswith("model server: ") for line in log.splitlines())
+
+
+class Slow:
+    """Takes its time, and says when it starts."""
+
+    def predict(self, frame: pd.DataFrame) -> Any:
+        for mark in frame["mark"]:
+            if mark:
+                Path(mark).touch()
+                time.sleep(1)
+        return np.zeros(len(frame))
+
+
+def test_what_is_in_flight_at_sigterm_is_answered_and_recorded(tmp_path: Path) -> None:
+    field = {"name": "mark", "type": "string", "nullable": False, "example": ""}
+    files = _written(tmp_path, Slow(), {**SIGNATURE, "inputs": [field]})
+    answers: list[httpx.Response] = []
+    body = {"jsonData": {"mark": str(tmp_path / "started")}}
+    with serving(write_config(tmp_path, files)) as server:
+        asking = threading.Thread(target=lambda: answers.append(server.post(body)))
+        asking.start()
+        until((tmp_path / "started").exists)
+        assert server.client.get("/ready").status_code == 200
+        assert server.stop() == 0
+        asking.join()
+    assert answers[0].status_code == 200
+    (segment,) = (tmp_path / "spool").glob("segment-*.parquet")
+    assert pq.read_table(segment)["request_id"].to_pylist() == [answers[0].headers["x-request-id"]]
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 64])
