@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
@@ -25,7 +26,7 @@ def server(census_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Gener
     """A server of the census model, with limits that a test can reach."""
     home = tmp_path_factory.mktemp("server")
     (home / "model").symlink_to(census_home / "model")
-    files = write_model(census_home / "model", census_model(), census_signature())
+    files = json.loads((census_home / "server.json").read_text())["files"]
     with serving(write_config(home, files, max_body_bytes=100_000, request_seconds=2)) as running:
         yield running
 
