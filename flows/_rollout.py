@@ -17,6 +17,7 @@ from prefect_mlops.blocks.log import Draft
 from prefect_mlops.blocks.state import Service, State
 from prefect_mlops.flows._reporting import publish, release_page, say
 from prefect_mlops.tasks import probe_release, shift_traffic, watch_release
+from prefect_mlops.tasks._moving import take_over
 
 APPROVAL_SECONDS = 24 * 3600
 
@@ -62,7 +63,14 @@ class Rollout:
         return self.known.named(self.release)
 
     def begin(self) -> None:
-        """Give the release its number, where it has none."""
+        """Finish what a dead run left open, and give the release its number, where it has none.
+
+        Raises:
+            ServiceBusy: If a run that may be alive is moving the service. Nothing was changed.
+        """
+        taken = take_over(self.environment, self.log, self.service, at_once=False, reason="its run is dead")
+        if taken is not None:
+            say(f"finished what entry {taken.closes} had asked for: its run is dead")
 
         def draft(state: State) -> Draft | None:
             known = state.service(self.service)

@@ -84,11 +84,11 @@ def roll_back(
         The log entry that records what is then served.
     """
     log = open_log(environment, actor)
+    live = destination(log.state().service(service), to)  # what was meant when it was said
     taken = take_over(environment, log, service, at_once=True, reason=reason or "rollback")
     if taken is not None:
         say(f"took over what entry {taken.closes} had asked for")
     known = log.state().service(service)
-    live = destination(known, to)
     check_bytes(environment, live)
     split = kept_warm(environment, service, known, live)
     return shift(environment, service, split, move_kind="rollback", reason=reason, actor=actor)

@@ -54,6 +54,8 @@ class Plan:
 def move(environment: Environment, log: ReleaseLog, service: str, plan: Plan) -> Entry:
     """Carry out `plan` and return the entry that records what is then served.
 
+    What a dead run left open is finished first.
+
     Raises:
         TargetRefused: If the target cannot do it. Nothing was changed or written.
         ServiceBusy: If another run has the service in its hands. Nothing was changed or written.
@@ -63,8 +65,8 @@ def move(environment: Environment, log: ReleaseLog, service: str, plan: Plan) ->
     """
     if reasons := environment.target.refusals(service, plan.after):
         raise TargetRefused(environment.serving, service, tuple(reasons))
-    if _is_mine(log, log.state().service(service).driver):
-        take_over(environment, log, service, at_once=True, reason="the same run tries again")
+    mine = _is_mine(log, log.state().service(service).driver)
+    take_over(environment, log, service, at_once=mine, reason="the same run tries again" if mine else "its run is dead")
     policy = environment.store_block.put(environment.policy.canonical())
     deadline = _deadline(environment, log)
     done: list[Entry] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prefect_mlops.blocks import Environment, Split
+from prefect_mlops.blocks.entry import Asked
 from prefect_mlops.blocks.errors import Invalid, NothingBefore, ServingError
 from prefect_mlops.blocks.state import Service
 
@@ -13,16 +14,19 @@ def destination(known: Service, to: str) -> Split:
     Args:
         known: The service.
         to: `previous`, a release (`credit-v1` or the start of its digest), or a flow run by id or
-            name, which means: what that run left live.
+            name, which means: what that run left live. While a run is changing what answers, `previous`
+            is what answered before that run, or what it is rolling back to: to roll back again after a
+            rollback that died goes back once, not twice.
 
     Raises:
         NothingBefore: If nothing answered before.
         Invalid: If there is no such release or run.
     """
     if to == "previous":
-        if known.previous is None:
+        previous = _previous(known)
+        if previous is None or not previous.live:
             raise NothingBefore(known.name, _live(known))
-        return Split(arms=known.previous.live)
+        return Split(arms=previous.live)
     left = [
         change.split
         for change in known.changes
@@ -35,6 +39,13 @@ def destination(known: Service, to: str) -> Split:
     except Invalid:
         names = ", ".join(map(known.named, known.numbers)) or "none yet"
         raise Invalid(f"rollback of {known.name}", f"goes to previous, a flow run or a release ({names})", to) from None
+
+
+def _previous(known: Service) -> Split | None:
+    asked = known.asked.body if known.asked else None
+    if not isinstance(asked, Asked) or asked.before.live == asked.after.live:
+        return known.previous
+    return asked.after if asked.move == "rollback" else asked.before
 
 
 def check_bytes(environment: Environment, split: Split) -> None:
