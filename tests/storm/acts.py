@@ -22,8 +22,7 @@ from prefect import flow
 
 from prefect_mlops.blocks import Environment, ModelRegistry
 from prefect_mlops.blocks.errors import MlopsError
-from prefect_mlops.flows import reconcile_serving, release_model, rollback_release
-from prefect_mlops.flows import _rollout
+from prefect_mlops.flows import _rollout, reconcile_serving, release_model, rollback_release
 from prefect_mlops.flows.reconcile import reconcile
 from prefect_mlops.flows.release import roll_out
 from prefect_mlops.flows.rollback import roll_back

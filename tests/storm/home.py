@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -124,16 +125,14 @@ class Processes:
 
     def all(self, *, deep: bool = False) -> dict[Proc, str]:
         """Every process that names the home in its arguments, environment or working folder; `deep`: in open files."""
-        found = {proc: words for proc, words in self._scan(deep=deep)}
+        found = dict(self._scan(deep=deep))
         self.seen |= set(found)
         return found
 
     def _scan(self, *, deep: bool) -> Iterator[tuple[Proc, str]]:
         needles = [os.fsencode(self.home)]
-        try:
+        with contextlib.suppress(OSError):
             needles.append(os.fsencode(self.supervisor.sockets))
-        except OSError:
-            pass
         for one in psutil.process_iter():
             folder = Path(f"/proc/{one.pid}")
             try:

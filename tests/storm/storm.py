@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prefect_mlops.blocks import Environment, verify
+from prefect_mlops.blocks import Environment, _unix, verify
 from prefect_mlops.blocks._gateways import is_taken
 from prefect_mlops.deployments.local.place import NAME, Place
 from prefect_mlops.deployments.traffic import Answer
@@ -30,6 +30,7 @@ PREFECT = ("worker", "prefect server")
 KINDS = ("release", "rollback", "reconcile")
 ACT_SECONDS = 120.0
 WHOLE_SECONDS = 90.0
+_MEMBERS = "/stats?format=json&filter=membership_(healthy|total)$"
 BUSY = {"ServiceBusy", "TakenOver", "Superseded"}
 
 
@@ -168,7 +169,7 @@ class Storm:
             case "supervisor and watcher":
                 return {"phoenix": program("phoenix"), "supervisord": self.processes.supervisord()}
             case "worker" | "prefect server":
-                name = f"prefect-{victim.split()[-1]}"
+                name = f"prefect-{victim.rsplit(maxsplit=1)[-1]}"
                 return {name: program(name)}
             case _:
                 names = self.processes.gateways() if victim == "gateway" else self.processes.model_servers()
@@ -310,13 +311,15 @@ class Storm:
 
     def _healthy(self) -> bool:
         """Whether both gateways send requests to every model server again."""
-        serving = self.place.serving
-        gateways = serving._gateways
-        names = gateways.clusters(SERVICE)
-        try:
-            return all(one.healthy(name) == serving.replicas for one in gateways._all for name in names)
-        except OSError:
-            return False
+        for name in self.processes.gateways():
+            try:
+                found = _unix.get_json(self.processes.supervisor.sockets / f"{name}.sock", _MEMBERS)["stats"]
+            except OSError:
+                return False
+            counts = {one["name"]: one["value"] for one in found if "name" in one}
+            if any(value != counts[key.replace("_total", "_healthy")] for key, value in counts.items()):
+                return False
+        return True
 
     def _proved(self) -> None:
         report = verify(self.checks.log)
