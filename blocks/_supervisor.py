@@ -178,6 +178,11 @@ class Supervisor:
         return not (self.root / "supervisord.conf").exists()
 
     @property
+    def is_wanted(self) -> bool:
+        """Whether the home was started, and nobody asked for a stop since."""
+        return not self.is_down and not (self.root / "down").exists()
+
+    @property
     def sockets(self) -> Path:
         """The folder for Unix sockets: in the home, or where that path is too long, a private temporary one."""
         folder = self.root / "sockets"

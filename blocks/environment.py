@@ -52,6 +52,14 @@ class ServingTarget(Protocol):
         """Cumulative counts of answers."""
         ...
 
+    def mend(self) -> None:
+        """Have what keeps everything running up again, where it was killed; changes no split, and starts nothing anew.
+
+        Raises:
+            TargetUnreachable: If it does not come up.
+        """
+        ...
+
     def services(self) -> tuple[str, ...]:
         """Every service that it has something of."""
         ...

@@ -160,6 +160,15 @@ class LocalServing(Block):
         requests = {release: every for release, (every, _) in answers.items()}
         return Counters(start=start, requests=requests, errors={release: bad for release, (_, bad) in answers.items()})
 
+    def mend(self) -> None:
+        """Have a supervisor again where one was killed together with its watcher; a home that was stopped stays so.
+
+        Raises:
+            TargetUnreachable: If it does not come up.
+        """
+        if self._supervisor.is_wanted:
+            self._supervisor.ensure()
+
     def services(self) -> tuple[str, ...]:
         """Every service that it was ever asked to serve."""
         return tuple(sorted(self._fences()))

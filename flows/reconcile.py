@@ -58,8 +58,10 @@ def reconcile(
 
     Raises:
         SplitNotApplied: If a service could not be brought to a defined split; the others were looked after.
+        TargetUnreachable: If the target cannot be mended.
     """
     log = open_log(environment)
+    environment.target.mend()
     done: dict[str, str] = {}
     failed: list[MlopsError] = []
     for service in sorted({*log.state().services, *environment.target.services()}):

@@ -123,6 +123,9 @@ class MemoryTarget:
     def counters(self, service: str) -> Counters:
         return Counters(start="memory", requests={}, errors={})
 
+    def mend(self) -> None:
+        return
+
     def services(self) -> tuple[str, ...]:
         return tuple(self.gateway.services)
 
