@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +22,7 @@ def main() -> int:
     parser.add_argument("--victims", help="comma between them; all in turn otherwise")
     parser.add_argument("--no-prefect", action="store_true", help="neither Prefect server nor worker")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to stop"))  # and so the home is stopped
     folder = options.home or Path(tempfile.mkdtemp(prefix="storm-"))
     places = folder.absolute() / "home", folder.absolute() / "storm"
     storm = Storm(*places, seed=options.seed, rate=options.rate, prefect=not options.no_prefect)

@@ -11,6 +11,8 @@ from prefect_mlops.blocks import Environment, Observed, ReleaseLog, Split
 from prefect_mlops.blocks.entry import Asked, Entry
 from prefect_mlops.blocks.errors import MlopsError
 from prefect_mlops.blocks.state import Service
+from prefect_mlops.deployments.cli._status import status_of
+from prefect_mlops.deployments.local.place import NAME, Place
 from prefect_mlops.deployments.traffic import Answer
 from tests.storm.clients import Clients
 from tests.storm.home import SERVICE
@@ -61,6 +63,7 @@ def live(split: Split | None) -> set[str]:
 class Checks:
     """Looks at one home, and keeps what it found wrong."""
 
+    place: Place
     environment: Environment
     clients: Clients
     log: ReleaseLog = field(init=False)
@@ -75,10 +78,11 @@ class Checks:
             self.wrong.append(sentence)
         return holds
 
-    def truth(self) -> Look:
-        """Whether what `status` says is what the clients see, now."""
+    def truth(self, *, dead: bool) -> Look:
+        """Whether what `status` says is what the clients see, now; `dead`: whether the run was killed."""
         since = len(self.clients.read())
         first = look(self.environment, self.log)
+        status = status_of(self.place, NAME).document["services"][SERVICE]
         asked_between: Callable[[Answer], bool] = lambda answer: answer.asked_ns > first.ended_ns  # noqa: E731
         self.clients.wait_for(8, asked_between, since=since, seconds=5)
         second = look(self.environment, self.log)
@@ -90,8 +94,23 @@ class Checks:
         self.need(len(between) >= 8, f"only {len(between)} answers in 5 s")
         for one in (first, second):
             self.need(one.observed is not None, f"status cannot say what is served: {one.trouble}")
-        self._believed(first, second, {answer.release for answer in between})
+        seen = {answer.release for answer in between}
+        self._believed(first, second, seen)
+        if first.head == second.head:
+            self._said_so(status, second, seen, dead=dead)
         return second
+
+    def _said_so(self, status: dict[str, Any], now: Look, seen: set[str], *, dead: bool) -> None:
+        """Whether `prefect-mlops status` says what is so, in a moment in which nothing was written."""
+        self.need(status["observed"] is not None, f"`status` does not know what is served: {status['silence']}")
+        routes = {arm["digest"] for arm in status["observed"] or () if arm["role"] == "live"}
+        if now.observed is not None and routes == live(now.observed.routes):
+            self.need(seen <= routes, f"{_short(seen)} answered, `status` said {_short(routes)}")
+        self.need((status["open"] is None) == (now.asked is None), f"`status` says that {status['open']} is open")
+        if status["open"] is None:
+            self.need(status["agrees"], f"nothing is open, and `status` says that it is not served as asked: {status}")
+        elif dead:
+            self.need(status["open"]["dead"], f"`status` does not see that the run of entry {now.head} is dead")
 
     def _believed(self, first: Look, second: Look, seen: set[str]) -> None:
         said = self._said(first, second)

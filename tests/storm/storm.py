@@ -99,7 +99,7 @@ class Storm:
             self.environment = environment_of(self.home)
             self.clients = Clients(self.environment.target.address(SERVICE).url, self.scratch, self.rate)
             stack.callback(self.clients.stop)
-            self.checks = Checks(self.environment, self.clients)
+            self.checks = Checks(self.place, self.environment, self.clients)
             for runner, kind in itertools.product(self._runners(), KINDS):
                 self._measure(runner, kind)
             yield self
@@ -197,7 +197,7 @@ class Storm:
         killed = time.monotonic()
         this.killed_at_seconds = round(killed - act.began, 3)
         this.phase = self._phase()
-        self.checks.truth()
+        self.checks.truth(dead=victim == "flow")
         this.outcome = self._outcome(this, act)
         this.next_outcome = self._next(next_kind)
         this.converged_seconds = round(time.monotonic() - killed, 3)
