@@ -152,7 +152,7 @@ def _metrics(model: Any, features: pd.DataFrame, truth: pd.Series[Any]) -> dict[
         }
     figures = {"accuracy": float(metrics.accuracy_score(truth, model.predict(features)))}
     if len(model.classes_) == 2 and truth.nunique() == 2:
-        score = model.predict_proba(features)[:, 1]
+        score = np.asarray(model.predict_proba(features))[:, 1]
         figures["roc_auc"] = float(metrics.roc_auc_score(truth == model.classes_[1], score))
     return figures
 
