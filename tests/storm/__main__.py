@@ -17,7 +17,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.storm", description=main.__doc__)
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--rate", type=int, default=100, help="questions a second")
+    parser.add_argument("--rate", type=int, default=50, help="questions a second")
     parser.add_argument("--home", type=Path, help="folder of the home; a temporary one otherwise")
     parser.add_argument("--victims", help="comma between them; all in turn otherwise")
     parser.add_argument("--no-prefect", action="store_true", help="neither Prefect server nor worker")

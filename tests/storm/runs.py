@@ -91,9 +91,7 @@ class Scripts:
 
     def stop(self) -> None:
         """Start no more."""
-        if self._process.stdin:
-            self._process.stdin.close()
-        self._process.wait(timeout=30)
+        self._process.communicate(timeout=30)
 
 
 @dataclass
@@ -128,12 +126,13 @@ class Worker:
 
     def start(self, kind: str, to: str) -> Deployed | None:
         """Start a run, once its process is there; None if that takes a minute."""
-        from prefect.deployments import run_deployment
+        from prefect.client.orchestration import get_client
 
         more = {"service": SERVICE, "to": to} if kind == "rollback" else {}
         parameters = {**more, "environment": "local"}
-        with self.place.settings():
-            run = run_deployment(f"{FLOWS[kind]}/local", parameters=parameters, timeout=0, as_subflow=False).id
+        with self.place.settings(), get_client(sync_client=True) as client:
+            deployment = client.read_deployment_by_name(f"{FLOWS[kind]}/local").id
+            run = client.create_flow_run_from_deployment(deployment, parameters=parameters).id
         found: list[Proc] = []
 
         def there() -> bool:

@@ -10,15 +10,15 @@ import signal
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prefect_mlops.blocks import Environment, _unix, verify
-from prefect_mlops.blocks._gateways import is_taken
-from prefect_mlops.deployments.local.place import NAME, Place
+from prefect_mlops.blocks import _unix, verify
+from prefect_mlops.blocks._gateways import _claims, is_taken
+from prefect_mlops.deployments.local.place import Place
 from prefect_mlops.deployments.traffic import Answer
 from tests.storm.checks import Checks, live, look
 from tests.storm.clients import Clients
@@ -83,7 +83,7 @@ class Storm:
     # --- before and after ----------------------------------------------------------------
 
     @contextmanager
-    def raging(self) -> Iterator[Storm]:
+    def raging(self) -> Generator[Storm]:
         """A home with two releases, one of them live, and clients that ask."""
         self.home.mkdir(parents=True, exist_ok=True)
         self.scratch.mkdir(parents=True, exist_ok=True)
@@ -148,9 +148,12 @@ class Storm:
         return self.random.choice(others)
 
     def _runner_for(self, victim: str, kind: str) -> str:
-        if victim == "worker" or (self.prefect and kind != "release" and self.random.random() < 0.15):
+        """Mostly plain runs: what Prefect does around a run is most of its time, and moves no traffic."""
+        if victim == "worker" or (self.prefect and kind != "release" and self.random.random() < 0.05):
             return "worker"
-        return self.random.choice(self._runners())
+        if victim == "prefect server":
+            return "script"
+        return "script" if self.prefect and self.random.random() < 0.35 else "plain"
 
     def _moment(self, runner: str, kind: str) -> float:
         """A random moment of a run: seconds after its start."""
@@ -270,7 +273,9 @@ class Storm:
         deadline = time.monotonic() + ACT_SECONDS
         while True:
             tries += 1
-            runner = "script" if self.prefect and self.random.random() < 0.5 and self.place.prefect.is_up() else "plain"
+            runner = (
+                "script" if self.prefect and self.random.random() < 0.35 and self.place.prefect.is_up() else "plain"
+            )
             act = self._start(runner, kind)
             assert act is not None
             report = wait(act, ACT_SECONDS)
@@ -351,7 +356,8 @@ class Storm:
         left = [f"{proc.pid}: {words}" for proc, words in there.items() if proc.pid not in mine]
         left += [f"process {proc.pid} still runs" for proc in self.processes.seen - set(there) if proc.alive]
         left += [f"port {port} is taken" for port in ports if is_taken(port)]
-        left += [f"{path} is left" for path in (self.processes.supervisor.root / "sockets",) if path.exists()]
+        sockets, claim = self.processes.supervisor.sockets, _claims() / f"port-{ports[0]}"
+        left += [f"{path} is left" for path in (sockets, claim) if path.exists()]
         return left
 
 
@@ -403,19 +409,21 @@ def summary(storm: Storm, seconds: float) -> dict[str, Any]:
         "failed": sum(answer.status != 200 for answer in storm.clients.answers),
         "wrong": sum(bool(one.wrong) for one in storm.rounds),
         "left": storm.rest(),
+        "grown": {name: _grown(storm.rounds, name) for name in ("processes", "files", "kilobytes")},
         "victims": by,
         "seconds": round(seconds, 1),
     }
 
 
+def _grown(rounds: list[Round], name: str) -> dict[str, float]:
+    """The median of a figure over the first and the last ten rounds, and its highest value."""
+    values: list[int] = [getattr(one, name) for one in rounds]
+    first, last = statistics.median(values[:10]), statistics.median(values[-10:])
+    return {"first": first, "last": last, "max": max(values)}
+
+
 def _spread(values: list[float]) -> dict[str, float]:
     return {"median": round(statistics.median(values), 2), "max": round(max(values), 2)} if values else {}
-
-
-def save_environment(storm: Storm, **changes: Any) -> None:
-    """Change what Prefect's block of the environment says."""
-    with storm.place.settings():
-        Environment.find(NAME).model_copy(update=changes).save(NAME, overwrite=True)
 
 
 def line(this: Round) -> str:
