@@ -10,7 +10,8 @@ import os
 import socket
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from copy import copy
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -92,8 +93,8 @@ class ReleaseLog:
 
     def on_behalf_of(self, actor: Actor, run: Run | None) -> ReleaseLog:
         """The same log, written on behalf of somebody else; what was read so far is not read again."""
-        log = replace(self, actor=actor, run=run)
-        log._state = self._state
+        log = copy(self)
+        log.actor, log.run = actor, run
         return log
 
     @property

@@ -6,7 +6,7 @@ import json
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import StateType
 
@@ -56,15 +56,17 @@ def live(environment: Environment) -> list[str]:
 
 def answer(environment: Environment) -> httpx.Response:
     """What the service answers about one person."""
-    row = census(1, seed=99).drop(columns=[TARGET]).astype(object).iloc[0]
-    question = {"data": {"names": list(row.index), "ndarray": [json.loads(row.to_json(orient="values"))]}}
+    rows = census(1, seed=99).drop(columns=[TARGET])
+    question = {"data": {"names": list(rows.columns), "ndarray": json.loads(rows.to_json(orient="values"))}}
     return httpx.post(environment.target.address(SERVICE).url + "/api/v1.0/predictions", json=question, timeout=30)
 
 
 def newest_run(flow: str) -> FlowRun:
     """The run of a flow that was made last."""
     with get_client(sync_client=True) as client:
-        runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(tags={"all_": [f"prefect-mlops:{flow}"]}))
+        runs = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[f"prefect-mlops:{flow}"]))
+        )
     return max(runs, key=lambda run: run.created or run.expected_start_time)  # type: ignore[arg-type,return-value]
 
 
@@ -152,7 +154,7 @@ def test_data_without_the_target_changes_nothing(environment: Environment, tmp_p
 
 
 @contextmanager
-def released_meanwhile(path: Path, outcome: list[Any]) -> Iterator[None]:
+def released_meanwhile(path: Path, outcome: list[Any]) -> Generator[None]:
     """Release with approval in a thread, while the test plays the person who is asked."""
 
     context = copy_context()  # carries which Prefect server is meant
