@@ -90,7 +90,8 @@ class PrefectServer:
         return path.read_text()
 
     def _server(self, port: int, key: str) -> Program:
-        settings = self.home.client_settings() | {"PREFECT_SERVER_ENCRYPTION_KEY": key}
+        patience = {"PREFECT_SERVER_DATABASE_TIMEOUT": "30"}  # a busy disk keeps one writer waiting for another
+        settings = self.home.client_settings() | patience | {"PREFECT_SERVER_ENCRYPTION_KEY": key}
         command = ("server", "start", "--host", "127.0.0.1", "--port", str(port))
         return self._program(SERVER, command, settings)
 

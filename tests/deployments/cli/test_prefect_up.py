@@ -74,29 +74,29 @@ def test_reconcile_is_a_run(place: Place) -> None:
 @pytest.mark.parametrize("moment", ["the run exists", "traffic is asked to move", "traffic has moved"])
 def test_prefect_dies_in_the_middle_of_a_rollback(place: Place, moment: str) -> None:
     """One step back, not two and not none, whenever it dies."""
-    before = place.environment().log().state()
-    (going_to,) = {"credit-v1", "credit-v2"} - set(live(place))
-    server = psutil.Process(place.prefect.supervisor.processes()[SERVER].pid)
-    process = start(place.home, "rollback", SERVICE, "--json")
+    assert live(place) == ["credit-v2"]
     log = place.environment().log()
-    reached = {
-        "the run exists": lambda: _runs(place, "RUNNING"),
-        "traffic is asked to move": lambda: log.state().next > before.next,
-        "traffic has moved": lambda: log.state().next > before.next + 1,
-    }[moment]
-    assert wait_until(reached, seconds=60, pause=0.005)
-    server.kill()
-    out, err = process.communicate(timeout=120)
+    before, began = log.state().next, place.prefect.supervisor.processes()[SERVER].pid
+    with start(place.home, "rollback", SERVICE, "--json") as process:
+        reached = {
+            "the run exists": lambda: _is_running(place, "rollback-release"),
+            "traffic is asked to move": lambda: log.state().next > before,
+            "traffic has moved": lambda: log.state().next > before + 1,
+        }[moment]
+        assert wait_until(reached, seconds=60, pause=0.005)
+        psutil.Process(began).kill()
+        out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    assert f'"release": "{going_to}"' in out
+    assert '"release": "credit-v1"' in out
     assert "Traceback" not in err
-    assert live(place) == [going_to]
+    assert live(place) == ["credit-v1"]
     assert say(place.home, "verify").code == 0
     place.up(worker=False)
+    assert say(place.home, "rollback", SERVICE, "--to", "credit-v2").code == 0
 
 
-def _runs(place: Place, state: str) -> bool:
-    wanted = {"flow_runs": {"state": {"type": {"any_": [state]}}}, "flows": {"name": {"any_": ["rollback-release"]}}}
+def _is_running(place: Place, flow: str) -> bool:
+    wanted = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}, "flows": {"name": {"any_": [flow]}}}
     return bool(httpx.post(f"{place.prefect_url}/api/flow_runs/filter", json=wanted).json())
 
 

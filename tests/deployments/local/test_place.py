@@ -156,7 +156,9 @@ def _essence(deployment: dict[str, Any]) -> dict[str, Any]:
 def test_five_at_once_give_one_place(tmp_path: Path) -> None:
     with a_place(tmp_path / "home") as place:
         starters = [start(place.home, "up") for _ in range(5)]
-        assert [starter.wait(timeout=280) for starter in starters] == [0] * 5
+        for starter in starters:
+            starter.communicate(timeout=280)
+        assert [starter.returncode for starter in starters] == [0] * 5
         assert names(place, "deployments") == ["local"] * 3
         assert len(found(place, "automations")) == 3
         assert {SERVER, WORKER} <= set(place.prefect.supervisor.processes())
