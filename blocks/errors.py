@@ -170,16 +170,16 @@ class ServiceBusy(RolloutError):
 
 
 class Superseded(RolloutError):
-    """A later rollout moved the service; this one may not go on."""
+    """Somebody moved the service since this change was decided; nothing was changed."""
 
-    def __init__(self, service: str, rollout: int, later: int, by: str) -> None:
-        super().__init__(service, rollout, later, by)
-        self.service, self.rollout, self.later, self.by = service, rollout, later, by
+    def __init__(self, service: str, wanted: str, served: str, by: str) -> None:
+        super().__init__(service, wanted, served, by)
+        self.service, self.wanted, self.served, self.by = service, wanted, served, by
 
     def __str__(self) -> str:
         return (
-            f"rollout {self.rollout} of {self.service} was superseded by rollout {self.later} ({self.by}), nothing was "
-            "changed; see `prefect-mlops status`, and release again if this one is still wanted"
+            f"{self.service} was moved meanwhile, last by {self.by}: it serves {self.served}; the change to "
+            f"{self.wanted} is superseded, nothing was changed; start it again if it is still wanted"
         )
 
 

@@ -10,11 +10,13 @@ import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from prefect_mlops.blocks._canonical import digest
 from prefect_mlops.blocks.entry import Asked, Entry, Move, Seen, Takeover, Time, Verdict
 from prefect_mlops.blocks.environment import Environment
 from prefect_mlops.blocks.errors import (
     FenceTooLow,
     MlopsError,
+    ObjectDamaged,
     ServiceBusy,
     ServingError,
     SplitNotApplied,
@@ -67,7 +69,7 @@ def move(environment: Environment, log: ReleaseLog, service: str, plan: Plan) ->
         raise TargetRefused(environment.serving, service, tuple(reasons))
     mine = _is_mine(log, log.state().service(service).driver)
     take_over(environment, log, service, at_once=mine, reason="the same run tries again" if mine else "its run is dead")
-    policy = environment.store_block.put(environment.policy.canonical())
+    policy = _kept_policy(environment)
     deadline = _deadline(environment, log)
     done: list[Entry] = []
 
@@ -92,6 +94,16 @@ def move(environment: Environment, log: ReleaseLog, service: str, plan: Plan) ->
 
     asked = log.append(ask)
     return done[0] if asked is None else _carry_out(environment, log, service, asked, fence=asked.seq)
+
+
+def _kept_policy(environment: Environment) -> str:
+    """The digest of the rules that hold now; an old damaged copy of them stops no rollback, `verify` names it."""
+    rules = environment.policy.canonical()
+    try:
+        return environment.store_block.put(rules)
+    except ObjectDamaged as error:
+        logger.warning("%s", error)
+        return digest(rules)
 
 
 def _is_mine(log: ReleaseLog, entry: Entry | None) -> bool:
@@ -120,8 +132,7 @@ def _refuse_superseded(state: State, known: Service, plan: Plan) -> None:
     later = plan.rollout is not None and known.rollout > plan.rollout
     if later or (plan.before is not None and plan.before != known.split):
         last = known.changes[-1].asked if known.changes else state.genesis
-        mine = plan.rollout if plan.rollout is not None else state.next
-        raise Superseded(known.name, mine, known.rollout, who(last) if last else "nobody")
+        raise Superseded(known.name, str(plan.after), str(known.split), who(last) if last else "nobody")
 
 
 def _carry_out(environment: Environment, log: ReleaseLog, service: str, asked: Entry, *, fence: int) -> Entry:
