@@ -123,10 +123,9 @@ def run_demo(place: Place, data: Path | None, *, as_json: bool) -> int:
 
 def _hush() -> None:
     """Leave Prefect's own running commentary to its pages; here a line a stage is enough."""
-    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
-        for handler in logging.getLogger(name).handlers:
-            if isinstance(handler, PrefectConsoleHandler):
-                handler.setLevel(logging.WARNING)
+    for handler in (*logging.root.handlers, *logging.getLogger("prefect").handlers):
+        if isinstance(handler, PrefectConsoleHandler):
+            handler.setLevel(logging.WARNING)
 
 
 def _told(place: Place, frame: pd.DataFrame, folder: Path) -> tuple[Story, Counter[str]]:
