@@ -45,7 +45,8 @@ def records_of(folders: Iterable[Path], request_id: str) -> list[Record]:
     """
     found: dict[tuple[Any, ...], Record] = {}
     for folder in folders:
-        for row in (*_in_segments(folder, request_id), *_in_spools(folder, request_id)):
+        # Spools first: what is sealed meanwhile is then found twice, never not at all.
+        for row in (*_in_spools(folder, request_id), *_in_segments(folder, request_id)):
             record = _record(row)
             key = (record.kind, record.request_id, record.release, record.role, record.attempt, row.get("feedback_id"))
             found.setdefault(key, record)
