@@ -29,7 +29,7 @@ def main() -> int:
     victims = tuple(options.victims.split(",")) if options.victims else None
     report = rage(storm, options.kills, victims, lambda one: print(line(one), flush=True))
     print(json.dumps(report), flush=True)
-    return 1 if report["wrong"] or report["left"] else 0
+    return 1 if report["wrong"] or report["left"] or report["unrecorded"] else 0
 
 
 if __name__ == "__main__":

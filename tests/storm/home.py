@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from pyarrow import parquet
 
 from prefect_mlops.blocks import Environment, LocalServing, ModelRegistry, Recipe, Store
 from prefect_mlops.blocks._gateways import NAMES
@@ -63,6 +64,18 @@ def train(store: Store, data: Path, recipe: Recipe) -> str:
     """Train a release and keep it in the store; nobody serves it yet."""
     candidate = train_model.fn(store, recipe, snapshot_data.fn(store, data))
     return store.put_release(candidate.release())
+
+
+def recorded(folder: Path) -> set[tuple[str, str]]:
+    """Request and release of every prediction that is recorded below `folder`."""
+    found: set[tuple[str, str]] = set()
+    for path in folder.rglob("open-*.jsonl"):
+        rows = (json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n"))
+        found |= {(row["request_id"], row["release"]) for row in rows}
+    for path in folder.rglob("segment-*.parquet"):
+        columns = parquet.read_table(path, columns=["request_id", "release"]).to_pydict()
+        found |= set(zip(columns["request_id"], columns["release"], strict=True))
+    return found
 
 
 @dataclass(frozen=True)

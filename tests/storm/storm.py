@@ -22,7 +22,7 @@ from prefect_mlops.deployments.local.place import Place
 from prefect_mlops.deployments.traffic import Answer
 from tests.storm.checks import Checks, live, look
 from tests.storm.clients import Clients
-from tests.storm.home import SERVICE, Proc, Processes, environment_of, recipes, train, wait_for, write_data
+from tests.storm.home import SERVICE, Proc, Processes, environment_of, recipes, recorded, train, wait_for, write_data
 from tests.storm.runs import Act, Scripts, Worker, wait
 
 SERVING = ("flow", "supervisor", "gateway", "model server", "supervisor and watcher")
@@ -343,10 +343,17 @@ class Storm:
         this.processes = len(self.processes.all())
         run = self.processes.supervisor.root
         this.files = sum(1 for _ in run.rglob("*")) + sum(1 for _ in self.processes.supervisor.sockets.iterdir())
-        every = (path for folder in ("run", "serving", "logs") for path in (self.home / folder).rglob("*"))
+        folders = (run, *(self.home / "serving" / name for name in ("gateway", "models", "servers")))
+        every = (path for folder in folders for path in folder.rglob("*"))
         this.kilobytes = sum(_size(path) for path in every) // 1024
 
     # --- the end -------------------------------------------------------------------------
+
+    def unrecorded(self) -> int:
+        """Answers that a client got, and of which no model server kept a record."""
+        kept = recorded(self.home / "serving" / "records")
+        got = {(answer.request_id, answer.release) for answer in self.clients.answers if answer.status == 200}
+        return len(got - kept)
 
     def rest(self) -> list[str]:
         """What is left after `stop`: processes, ports, sockets."""
@@ -408,6 +415,7 @@ def summary(storm: Storm, seconds: float) -> dict[str, Any]:
         "requests": len(storm.clients.answers),
         "failed": sum(answer.status != 200 for answer in storm.clients.answers),
         "wrong": sum(bool(one.wrong) for one in storm.rounds),
+        "unrecorded": storm.unrecorded(),
         "left": storm.rest(),
         "grown": {name: _grown(storm.rounds, name) for name in ("processes", "files", "kilobytes")},
         "victims": by,

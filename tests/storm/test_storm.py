@@ -19,6 +19,7 @@ def held(report: dict[str, Any], rounds: list[Round]) -> None:
     broken = [line(one) for one in rounds if one.wrong or _lost(one)]
     assert not broken, "\n".join(broken)
     assert not report["left"]
+    assert not report["unrecorded"]
 
 
 def _lost(one: Round) -> list[str]:
