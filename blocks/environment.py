@@ -180,21 +180,21 @@ class Environment(Block):
     def store_block(self) -> Store:
         """Its store."""
         if self._store is None:
-            self._store = cast(Store, Block.load(self.store))
+            self._store = cast(Store, _loaded(self.store, Store))
         return self._store
 
     @property
     def target(self) -> ServingTarget:
         """What serves its models."""
         if self._target is None:
-            self._target = cast(ServingTarget, Block.load(self.serving))
+            self._target = cast(ServingTarget, _loaded(self.serving, *self._targets.values()))
         return self._target
 
     @property
     def registry_block(self) -> ModelRegistry:
         """Where people look at its models."""
         if self._registry is None:
-            self._registry = cast(ModelRegistry, Block.load(self.registry))
+            self._registry = cast(ModelRegistry, _loaded(self.registry, ModelRegistry))
         return self._registry
 
     @property
@@ -219,6 +219,13 @@ class Environment(Block):
             "registry": _settings(self.registry_block),
             "policy": self.policy.model_dump(),
         }
+
+
+def _loaded(reference: str, *kinds: type[Block]) -> Block:
+    """Load a block named as type/name; `Block.load` would first import every collection, for seconds."""
+    slug, _, name = reference.partition("/")
+    kind = next((kind for kind in kinds if kind.get_block_type_slug() == slug), None)
+    return cast(Block, kind.load(name) if kind else Block.load(reference))
 
 
 def _settings(block: Block) -> dict[str, str | int | bool | None]:
