@@ -20,7 +20,7 @@ from unittest import mock
 import psutil
 import pytest
 
-from prefect_mlops.blocks import Environment, Split
+from prefect_mlops.blocks import Environment, LocalServing, Split
 from prefect_mlops.blocks.entry import Released
 from prefect_mlops.blocks.log import Draft
 from prefect_mlops.deployments import cli
@@ -144,6 +144,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     with a_place(folder / "home") as place:
         two_releases(place, folder)
         place.up(worker=False)
+        serving = place.environment().target
+        assert isinstance(serving, LocalServing)
         with place.settings():
-            place.environment().target.save("local", overwrite=True)  # one model server a release, as it began
+            serving.save("local", overwrite=True)  # one model server a release, as it began
         yield place

@@ -68,7 +68,9 @@ def test_repair_brings_back_what_was_deleted_and_keeps_what_people_set(place: Pl
         Environment.find("local").model_copy(update={"warm_minutes": 7}).save("local", overwrite=True)
         place.up(worker=False, repair=True)
         assert Environment.find("local").warm_minutes == 7
-        assert LocalServing.load("local").replicas == 1
+        serving = LocalServing.load("local")
+        assert isinstance(serving, LocalServing)
+        assert serving.replicas == 1
     assert len(found(place, "deployments")) == 3
     assert len(found(place, "automations")) == 3
     again = next(one for one in found(place, "deployments") if "reconcile" in one["entrypoint"])
