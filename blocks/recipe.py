@@ -25,17 +25,17 @@ class Recipe(Value):
     )
     target: str = Field(min_length=1, title="Target", description="Column that the model predicts.")
     params: dict[str, str | int | bool | list[str] | None] = Field(
-        default_factory=dict, title="Parameters", description="Settings handed to the training function."
+        default={}, title="Parameters", description="Settings handed to the training function."
     )
     seed: int = Field(default=0, ge=0, lt=2**32, title="Seed", description="Seed of every random choice in training.")
     holdout_percent: int = Field(
         default=20, ge=1, le=90, title="Hold-out", description="Percent of the rows that training never sees."
     )
     missing: list[str] = Field(
-        default_factory=lambda: ["", "?"], title="Missing", description="Texts in a CSV that stand for a missing value."
+        default=["", "?"], title="Missing", description="Texts in a CSV that stand for a missing value."
     )
     requirements: list[str] = Field(
-        default_factory=list,
+        default=[],
         title="Requirements",
         description="Packages that the model needs, as pip names them; pinned to the installed versions if left empty.",
     )

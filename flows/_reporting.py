@@ -1,8 +1,12 @@
-"""How runs and releases look in the Prefect UI: names, tags, artifacts."""
+"""How runs and releases look in the Prefect UI: forms, names, tags, log lines, artifacts.
+
+Whatever is shown is a projection of the log, so nothing here may fail a flow: what could not be shown is only said.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from typing import Any
 
 from prefect.artifacts import create_markdown_artifact
@@ -11,12 +15,23 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
 from prefect.runtime import flow_run
-
-from prefect_mlops.blocks import Entry, Environment
-from prefect_mlops.blocks._canonical import short
-from prefect_mlops.blocks.state import State
+from pydantic import Field
 
 logger = get_logger("prefect_mlops")
+
+
+def shown_as(title: str, description: str, **more: Any) -> Any:
+    """How a flow's parameter looks in the form; goes into its `Annotated`.
+
+    Prefect takes the title from the parameter's name and the description from the docstring, whatever a plain
+    `Field` says; only what is merged into the schema last is left alone.
+
+    Args:
+        title: What stands above the input.
+        description: The help text below the title, a full sentence.
+        more: Anything else for the schema, such as `enum`.
+    """
+    return Field(json_schema_extra={"title": title, "description": description, **more})
 
 
 def say(message: str) -> None:
@@ -25,6 +40,15 @@ def say(message: str) -> None:
         get_run_logger().info(message)
     except MissingContextError:
         logger.info(message)
+
+
+@contextmanager
+def showing(what: str) -> Generator[None]:
+    """Do something for people to look at; where that fails, say so and go on, since the log has it already."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever a page, a tag or the registry runs into, what was done is done
+        say(f"{what} could not be shown: {error}")
 
 
 def run_name(verb: str, parameter: str) -> Callable[[], str]:
@@ -45,82 +69,35 @@ def run_name(verb: str, parameter: str) -> Callable[[], str]:
 
 
 def tag_run(tags: Iterable[str]) -> None:
-    """Give the current run tags, so that it is found by what it did."""
+    """Give the current run tags, so that it is found by what it did; the first ones are shown first."""
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return
-    wanted = sorted({*(context.flow_run.tags or ()), *tags})
-    with get_client(sync_client=True) as client:
+    wanted = list(dict.fromkeys([*tags, *(context.flow_run.tags or ())]))
+    with showing("the run's tags"), get_client(sync_client=True) as client:
         client.update_flow_run(context.flow_run.id, tags=wanted)
 
 
-def tags(environment: str, service: str, kind: str) -> list[str]:
-    """The tags by which runs are found: of one kind, one environment, one service."""
+def tags(environment: str, service: str, kind: str, releases: Iterable[str] = ()) -> list[str]:
+    """The tags by which runs are found: of one release, one service, one environment, one kind."""
     return [
-        "prefect-mlops",
-        f"prefect-mlops:{kind}",
-        f"environment:{environment}",
+        *(f"release:{release}" for release in releases),
         *([f"service:{service}"] * bool(service)),
+        f"environment:{environment}",
+        f"prefect-mlops:{kind}",
+        "prefect-mlops",
     ]
 
 
-def publish(key: str, markdown: str, description: str) -> None:
-    """Leave a page in the UI, where there is a run to leave it in."""
-    if FlowRunContext.get() is not None:
-        create_markdown_artifact(markdown, key=key, description=description)
+def publish(key: str, page: str, description: str) -> None:
+    """Leave a page in the UI, where there is a run to leave it in.
 
-
-def table(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    """A table in markdown."""
-    names = list(header)
-    lines = ["| " + " | ".join(names) + " |", "|" + "|".join(" --- " for _ in names) + "|"]
-    lines += [
-        "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows
-    ]
-    return "\n".join(lines)
-
-
-def release_page(environment: Environment, state: State, service: str, release: str, entries: Iterable[Entry]) -> str:
-    """The page of a release: what it is made of, what was decided, what is served."""
-    known = state.service(service)
-    document = environment.store_block.release(release)
-    parts = [(part, f"`{getattr(document, part)}`") for part in ("data", "code", "runtime", "model", "tests", "probes")]
-    served = [(arm.role, known.named(arm.release), f"{arm.percent} %") for arm in known.split.arms]
-    return "\n\n".join(
-        [
-            f"# {known.named(release)} in {environment.name}",
-            table(("role", "release", "share"), served),
-            "## What it is made of",
-            table(("part", "digest"), [("release", f"`{release}`"), *parts]),
-            "## What was written down",
-            table(("entry", "time", "what", "by"), [_line(entry) for entry in entries]),
-        ]
-    )
-
-
-def _line(entry: Entry) -> tuple[str, str, str, str]:
-    return f"{entry.seq}", entry.time[:19] + "Z", sentence(entry), entry.actor.name
-
-
-def sentence(entry: Entry) -> str:
-    """An entry in words."""
-    body = entry.body
-    match body.kind:
-        case "genesis":
-            return "the log begins"
-        case "released":
-            return f"release {short(body.release)} is number {body.number} of {entry.service}"
-        case "asked":
-            return f"asked ({body.move}) for {body.after}"
-        case "observed":
-            return f"{body.verdict}: {body.split} is served" + (f" ({body.detail})" if body.detail else "")
-        case "verdict":
-            return f"{body.gate}: {body.outcome}; {body.detail}"
-        case "approval":
-            return f"{body.decision} by {entry.actor.name}"
-        case "waiver":
-            return f"gate {body.gate!r} waived by {entry.actor.name}"
-        case "takeover":
-            return f"took over what entry {body.of} asked for"
-        case "sweep" | "erased":
-            return f"{len(body.removed)} objects removed"
+    Args:
+        key: Key of the artifact: lower-case letters, digits and dashes.
+        page: The page, in markdown.
+        description: What the list of artifacts says of it.
+    """
+    if FlowRunContext.get() is None:
+        return
+    with showing(f"the page {key}"):
+        create_markdown_artifact(page, key=key, description=description)

@@ -15,7 +15,8 @@ from prefect_mlops.blocks.entry import Approval, Judged, Move, Released
 from prefect_mlops.blocks.errors import GateNotPassed
 from prefect_mlops.blocks.log import Draft
 from prefect_mlops.blocks.state import Service, State
-from prefect_mlops.flows._reporting import publish, release_page, say
+from prefect_mlops.flows._pages import in_words, release_page, served
+from prefect_mlops.flows._reporting import publish, say, showing
 from prefect_mlops.tasks import probe_release, shift_traffic, watch_release
 from prefect_mlops.tasks._moving import take_over
 
@@ -98,7 +99,9 @@ class Rollout:
         staged = Split.model_validate({"arms": [*arms, {"release": self.release, "role": "warm", "percent": 0}]})
         if self.environment.target.refusals(self.service, staged):
             staged = Split.of(self.release)
+        say(f"starting {self.name}; meanwhile {self.service} serves {in_words(self.known, before)}")
         self.shift(staged, before=before, warm_seconds=warm_seconds)
+        say(f"{served(self.known)}; sending {self.name} its golden probes")
         self.judge(probe_release(self.environment, self.service, self.release))
 
     def switch(self) -> None:
@@ -109,10 +112,13 @@ class Rollout:
         """
         before = self.known.split
         after = Split.of(self.release, warm=[arm.release for arm in before.live if arm.release != self.release])
+        say(f"giving {self.name} all requests")
         self.shift(after, before=before)
+        say(served(self.known))
         self.judge(probe_release(self.environment, self.service, self.release, pinned=False))
         if not self.environment.watch_seconds:
             return
+        say(f"watching the answers of {self.name} for {self.environment.watch_seconds} s")
         watched = watch_release(self.environment, self.service, self.release)
         if watched.outcome == "could not be measured":
             self.write(watched)
@@ -169,6 +175,10 @@ class Rollout:
         before = self.known.before(self.number if self.number is not None else -1)
         back = Split(arms=tuple(arm for arm in before.arms if arm.release != self.release))
         self.shift(back, move="rollback", reason=f"{gate}: {outcome}")
+        with showing("what is served now"):
+            say(f"{self.name} was stopped by {gate}: {served(self.known)}")
+            title = f"{self.name} was stopped in {self.environment.name}"
+            publish(f"release-{self.service}", self.page(title), f"{title}; {gate}: {outcome}")
         raise GateNotPassed(self.name, gate, outcome, detail)
 
     def await_approval(self) -> None:
@@ -177,28 +187,28 @@ class Rollout:
         Raises:
             GateNotPassed: If the answer is no. The release was removed again.
         """
-        page = self.page()
+        page = self.page(f"May {self.name} go live in {self.environment.name}?", brief=True)
         shown = self.environment.store_block.put(canonical({"format": 1, "page": page}))
-        question = f"## May {self.name} go live in {self.environment.name}?\n\n{page}"
-        answer = pause_flow_run(
-            wait_for_input=Decision.with_initial_data(description=question), timeout=APPROVAL_SECONDS
-        )
+        say(f"waiting for a person to approve or decline {self.name}: open this run and press Resume")
+        answer = pause_flow_run(wait_for_input=Decision.with_initial_data(description=page), timeout=APPROVAL_SECONDS)
         approved = answer.decision == "approve"
         body = Approval(release=self.release, decision="approved" if approved else "declined", shown=shown)
         self.write(body, answer.reason, Actor(name=answer.name, assurance="claimed"))
+        say(f"{self.name} was {body.decision} by {answer.name}: {answer.reason or 'no reason given'}")
         if not approved:
             self.stop("approval", "failed", f"declined by {answer.name}: {answer.reason or 'no reason given'}")
 
-    def page(self) -> str:
+    def page(self, title: str = "", *, brief: bool = False) -> str:
         """What there is to see of it, as a page."""
         entries = [entry for entry in self.log.entries() if entry.rollout == self.number]
-        return release_page(self.environment, self.log.state(), self.service, self.release, entries)
+        return release_page(self.environment, self.log.state(), self.service, self.release, entries, title, brief=brief)
 
     def show(self) -> None:
         """Show people that it is live; the log has it already, so a failure here changes nothing."""
-        tags = {"name": self.name, "entry": str(self.log.state().next - 1)}
-        try:
+        with showing("in the registry, what is live"):
+            tags = {"name": self.name, "entry": str(self.log.state().next - 1)}
             self.environment.registry_block.mark(self.service, self.release, "champion", tags)
-        except Exception as error:  # noqa: BLE001 - the registry is for people; the release is live whatever it says
-            say(f"the registry could not be told that {self.name} is live: {error}")
-        publish(f"release-{self.service}", self.page(), f"{self.name}, live in {self.environment.name}")
+        with showing("what is live"):
+            description = f"{self.name} is live in {self.environment.name}"
+            publish(f"release-{self.service}", self.page(), description)
+            say(f"{description}; to undo it: prefect-mlops rollback {self.service}")

@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from prefect import flow
-from pydantic import Field
 
 from prefect_mlops.blocks import Entry, Environment, ReleaseLog, Split
 from prefect_mlops.blocks.entry import Asked
 from prefect_mlops.blocks.errors import MlopsError, ServiceBusy, Superseded, TakenOver
 from prefect_mlops.blocks.log import moment
 from prefect_mlops.blocks.state import Service
-from prefect_mlops.flows._reporting import publish, run_name, say, table, tag_run, tags
+from prefect_mlops.flows._pages import table
+from prefect_mlops.flows._reporting import publish, run_name, say, showing, shown_as, tag_run, tags
 from prefect_mlops.tasks import shift_traffic
 from prefect_mlops.tasks._moving import take_over
 from prefect_mlops.tasks.traffic import open_log
@@ -22,12 +22,8 @@ from prefect_mlops.tasks.traffic import open_log
 
 @flow(name="reconcile-serving", flow_run_name=run_name("reconcile", "environment"), persist_result=False)
 def reconcile_serving(
-    environment: Annotated[
-        str, Field(title="Environment", description="Name of the Environment block to look after.")
-    ] = "local",
-    at_once: Annotated[
-        bool, Field(title="At once", description="Also take over from runs that may still be alive.")
-    ] = False,
+    environment: Annotated[str, shown_as("Environment", "Name of the Environment block to look after.")] = "local",
+    at_once: Annotated[bool, shown_as("At once", "Also take over from runs that may still be alive.")] = False,
 ) -> dict[str, str]:
     """Finish what dead runs left open, serve what the log says, and end warm releases whose time is over.
 
@@ -46,8 +42,13 @@ def reconcile_serving(
     """
     place = Environment.find(environment)
     tag_run(tags(environment, "", "reconcile"))
+    before = place.log().state().next
     done = reconcile(place, at_once=at_once)
-    publish(f"reconcile-{environment}", table(("service", "done"), done.items()), f"reconciled {environment}")
+    with showing("what was done"):
+        written = place.log().state().next - before
+        if written:  # it runs every few minutes, and a page each time would bury those that say something
+            page = f"# {environment} was reconciled\n\n{table(('service', 'what was done'), done.items())}"
+            publish(f"reconcile-{environment}", page, f"{environment} was reconciled, {written} log entries written")
     return done
 
 

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from prefect import flow
-from pydantic import Field
 
 from prefect_mlops.blocks import Environment, Recipe
-from prefect_mlops.flows._reporting import run_name, say, tag_run, tags
+from prefect_mlops.flows._reporting import run_name, say, shown_as, tag_run, tags
 from prefect_mlops.flows._rollout import APPROVAL_SECONDS, Rollout
 from prefect_mlops.tasks import register_model, snapshot_data, train_model
 from prefect_mlops.tasks.traffic import open_log
@@ -17,23 +16,21 @@ from prefect_mlops.tasks.traffic import open_log
 
 @flow(name="release-model", flow_run_name=run_name("release", "recipe"), persist_result=False)
 def release_model(
-    recipe: Annotated[Recipe, Field(title="Recipe", description="What to train and serve.")],
-    data: Annotated[Path, Field(title="Data", description="CSV or Parquet file to train on.")],
-    environment: Annotated[
-        str, Field(title="Environment", description="Name of the Environment block to release to.")
-    ] = "local",
+    recipe: Annotated[Recipe, shown_as("Model recipe", "What to train and serve.")],
+    data: Annotated[
+        Path, shown_as("Data", "CSV or Parquet file to train on, on the machine where the run is; with the target.")
+    ],
+    environment: Annotated[str, shown_as("Environment", "Name of the Environment block to release to.")] = "local",
     strategy: Annotated[
         Literal["blue-green"],
-        Field(title="Strategy", description="How traffic moves: blue-green switches all of it at once."),
+        shown_as("Strategy", "How traffic moves: blue-green switches all of it at once.", enum=["blue-green"]),
     ] = "blue-green",
     approval: Annotated[
         bool,
-        Field(title="Ask for approval", description="Wait for a person before traffic moves; a policy may insist."),
+        shown_as("Ask for approval", "Wait for a person before traffic moves; a policy may insist."),
     ] = False,
-    reason: Annotated[str, Field(title="Reason", description="Why, in your words; kept in the log.")] = "",
-    actor: Annotated[
-        str, Field(title="Your name", description="Who wants this; the operating system's user if empty.")
-    ] = "",
+    reason: Annotated[str, shown_as("Reason", "Why, in your words; kept in the log.")] = "",
+    actor: Annotated[str, shown_as("Your name", "Who wants this; the operating system's user if empty.")] = "",
 ) -> str:
     """Train a model, register it, and put it live: start it beside the old one, probe it, switch, watch.
 
@@ -61,9 +58,11 @@ def release_model(
     place = Environment.find(environment)
     tag_run(tags(environment, recipe.name, "release"))
     snapshot = snapshot_data(place.store_block, data)
-    say(f"data {snapshot}")
+    size = sum(file.size for file in place.store_block.snapshot(snapshot).files)
+    say(f"{data.name}: {size:,} bytes, kept as {snapshot}; training {recipe.name} on it with {recipe.train}")
     candidate = train_model(place.store_block, recipe, snapshot)
-    say("trained: " + ", ".join(f"{name} {value:.4f}" for name, value in candidate.metrics.items()))
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in candidate.metrics.items())
+    say(f"trained on {candidate.rows:,} rows, {recipe.holdout_percent} % of them held out: {figures}; registering it")
     release = register_model(place.store_block, place.registry_block, recipe, candidate)
     roll_out(place, recipe.name, release, approval=approval, reason=reason, actor=actor)
     return release
@@ -81,7 +80,8 @@ def roll_out(
     rollout = Rollout(environment, open_log(environment, actor), service, release, reason, actor)
     rollout.begin()
     name = rollout.name
-    tag_run([*tags(environment.name, service, "release"), f"release:{name}"])
+    tag_run(tags(environment.name, service, "release", [name]))
+    say(f"this is {name}, release {release}")
     if [arm.release for arm in rollout.known.split.live] == [release]:
         say(f"{name} is live already; nothing to do")
         return

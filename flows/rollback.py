@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Annotated
 
 from prefect import flow
-from pydantic import Field
 
 from prefect_mlops.blocks import Entry, Environment
-from prefect_mlops.flows._reporting import publish, release_page, run_name, say, tag_run, tags
+from prefect_mlops.flows._pages import release_page, served
+from prefect_mlops.flows._reporting import publish, run_name, say, showing, shown_as, tag_run, tags
 from prefect_mlops.tasks import shift_traffic
 from prefect_mlops.tasks._moving import take_over
 from prefect_mlops.tasks._undoing import check_bytes, destination, kept_warm
@@ -18,21 +18,14 @@ from prefect_mlops.tasks.traffic import open_log
 
 @flow(name="rollback-release", flow_run_name=run_name("rollback", "service"), persist_result=False)
 def rollback_release(
-    service: Annotated[str, Field(title="Service", description="Name of the service, such as credit.")],
+    service: Annotated[str, shown_as("Service", "Name of the service, such as credit.")],
     to: Annotated[
         str,
-        Field(
-            title="To",
-            description="previous, a release such as credit-v1, or the id or name of the run that left it live.",
-        ),
+        shown_as("To", "previous, a release such as credit-v1, or the id or name of the run that left it live."),
     ] = "previous",
-    environment: Annotated[
-        str, Field(title="Environment", description="Name of the Environment block where it is served.")
-    ] = "local",
-    reason: Annotated[str, Field(title="Reason", description="Why, in your words; kept in the log.")] = "",
-    actor: Annotated[
-        str, Field(title="Your name", description="Who wants this; the operating system's user if empty.")
-    ] = "",
+    environment: Annotated[str, shown_as("Environment", "Name of the Environment block where it is served.")] = "local",
+    reason: Annotated[str, shown_as("Reason", "Why, in your words; kept in the log.")] = "",
+    actor: Annotated[str, shown_as("Your name", "Who wants this; the operating system's user if empty.")] = "",
 ) -> str:
     """Serve again what an earlier release or run left live, after checking every byte of it.
 
@@ -91,25 +84,28 @@ def roll_back(
     known = log.state().service(service)
     check_bytes(environment, live)
     split = kept_warm(environment, service, known, live)
-    return shift(environment, service, split, move_kind="rollback", reason=reason, actor=actor)
+    before = known.split if to == "previous" else None  # what came before is relative to what answers now
+    return shift(environment, service, split, move_kind="rollback", reason=reason, actor=actor, before=before)
 
 
 def _show(environment: Environment, service: str, entry: Entry) -> str:
     """Show people what was done; the log has it already, so a failure here changes nothing."""
-    log = open_log(environment)
-    state = log.state()
-    known = state.service(service)
-    live = [arm.release for arm in known.split.live]
-    names = ", ".join(map(known.named, live))
-    tag_run([*tags(environment.name, service, "rollback"), *(f"release:{known.named(one)}" for one in live)])
-    for release in live:
-        try:
-            environment.registry_block.mark(
-                service, release, "champion", {"name": known.named(release), "entry": str(entry.seq)}
-            )
-        except Exception as error:  # noqa: BLE001 - the registry is for people; the release is live whatever it says
-            say(f"the registry could not be told that {names} is live again: {error}")
+    said = f"{service}: log entry {entry.seq} says what answers"
+    with showing("what answers again"):
+        log = open_log(environment)
+        state = log.state()
+        known = state.service(service)
+        live = [arm.release for arm in known.split.live]
+        names = list(map(known.named, live))
+        said = f"{service}: {', '.join(names) or 'nothing'} answers"
+        say(f"rolled back: {served(known)}")
+        tag_run(tags(environment.name, service, "rollback", names))
         entries = [one for one in log.entries() if one.rollout == entry.rollout]
-        page = release_page(environment, state, service, release, entries)
-        publish(f"release-{service}", page, f"rolled back to {names} in {environment.name}")
-    return f"{service}: {names} answers"
+        for release, name in zip(live, names, strict=True):
+            title = f"{name} is live again in {environment.name}"
+            page = release_page(environment, state, service, release, entries, title)
+            publish(f"release-{service}", page, title)
+            with showing("in the registry, what is live"):
+                facts = {"name": name, "entry": str(entry.seq)}
+                environment.registry_block.mark(service, release, "champion", facts)
+    return said

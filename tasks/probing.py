@@ -17,7 +17,7 @@ from prefect_mlops.blocks.entry import Judged, Outcome
 PREDICTIONS = "/api/v1.0/predictions"
 
 
-@task(name="probe-release", task_run_name="probe {service}", persist_result=False, cache_policy=NO_CACHE)
+@task(name="probe-release", task_run_name="probe {service} {release:.15}", persist_result=False, cache_policy=NO_CACHE)
 def probe_release(environment: Environment, service: str, release: str, *, pinned: bool = True) -> Judged:
     """Send a release its golden probes where it is served, and compare the answers with the recorded ones.
 
@@ -64,7 +64,7 @@ def _compared(document: dict[str, Any], release: str, answer: httpx.Response) ->
     return "passed", f"{len(expected)} of {len(expected)} answers as recorded"
 
 
-@task(name="watch-release", task_run_name="watch {service}", persist_result=False, cache_policy=NO_CACHE)
+@task(name="watch-release", task_run_name="watch {service} {release:.15}", persist_result=False, cache_policy=NO_CACHE)
 def watch_release(environment: Environment, service: str, release: str) -> Judged:
     """Watch the answers that a live release gives for the policy's `watch_seconds`.
 

@@ -35,7 +35,7 @@ class Candidate(Value):
 
 
 @task(name="snapshot-data", task_run_name="snapshot {path}", persist_result=False, cache_policy=NO_CACHE)
-def snapshot_data(store: Store, path: Path) -> str:
+def snapshot_data(store: Store, path: Path | str) -> str:
     """Keep a data file, or a folder of them, in the store under the digest of its content.
 
     Args:
@@ -49,7 +49,7 @@ def snapshot_data(store: Store, path: Path) -> str:
         Invalid: If there is nothing at `path`, or it changes while it is read.
         StoreUnreachable: If the store does not answer.
     """
-    return store.add(path).id
+    return store.add(Path(path)).id
 
 
 @task(

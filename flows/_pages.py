@@ -1,0 +1,294 @@
+"""Pages that people look at: a release, what is served, who answered when. Pure: a log goes in, markdown comes out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from prefect_mlops.blocks import Actor, Entry, Environment, Release, Split
+from prefect_mlops.blocks._canonical import short
+from prefect_mlops.blocks.entry import Approval, Asked, Judged, Waiver
+from prefect_mlops.blocks.errors import NothingBefore
+from prefect_mlops.blocks.state import Service, State
+from prefect_mlops.tasks._undoing import destination
+
+PARTS = ("data", "code", "runtime", "model", "tests", "probes")
+SHOWN_CHANGES = 8
+"""How many changes of traffic a page shows; the log has all of them."""
+BAR_WIDTH = 5
+"""Characters that a bar for all requests is wide; one more, and it breaks the line beside two others."""
+SHOWN_RELEASES = 3
+"""How many releases stand side by side; more would not fit beside the run's facts."""
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    """A table in markdown."""
+    names = list(header)
+    lines = ["| " + " | ".join(names) + " |", "|" + "|".join(" --- " for _ in names) + "|"]
+    lines += [
+        "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def in_words(known: Service, split: Split) -> str:
+    """A split with its releases as people call them, such as `credit-v2 live 100 %, credit-v1 warm`."""
+    arms = (f"{known.named(arm.release)} {arm.role}" + f" {arm.percent} %" * (arm.role != "warm") for arm in split.arms)
+    return ", ".join(arms) or "nothing"
+
+
+def served(known: Service) -> str:
+    """What the newest change of a service led to, and how long that took."""
+    change = known.changes[-1]
+    seconds = (datetime.fromisoformat(change.closed.time) - datetime.fromisoformat(change.asked.time)).total_seconds()
+    return f"{known.name} now serves {in_words(known, change.split)} (log entry {change.closed.seq}, {seconds:.2f} s)"
+
+
+def release_page(
+    environment: Environment,
+    state: State,
+    service: str,
+    release: str,
+    entries: Iterable[Entry],
+    title: str = "",
+    *,
+    brief: bool = False,
+) -> str:
+    """The page of a release: is it live, how good is it, what was decided, what is it made of, who answered when.
+
+    Args:
+        environment: Where it is.
+        state: What the log says.
+        service: What it is a release of.
+        release: Its digest.
+        entries: What was written down of the rollout that the page is about.
+        title: Headline; says by itself whether the release is live if empty.
+        brief: Whether to leave out what nobody needs who has to decide about it.
+    """
+    known, told = state.service(service), list(entries)
+    before = replaced(told, release)
+    parts = [
+        f"# {title or headline(known, release, environment.name)}",
+        "\n\n".join(filter(None, (now(known), who_and_why(told), way_back(known, release)))),
+        *_section("Figures on the hold-out", figures(environment, known, release, before)),
+        *_section("Gates", gates(told)),
+        *_section("What it is made of", made_of(environment, known, release, before)),
+    ]
+    if not brief:
+        parts += [
+            in_full(environment, release),
+            *_section("Who answered when", history(known)),
+            *_section("What was written down", written(known, told)),
+        ]
+    return "\n\n".join(parts)
+
+
+def _section(title: str, text: str) -> list[str]:
+    return [f"## {title}", text] if text else []
+
+
+def replaced(entries: Iterable[Entry], release: str) -> str | None:
+    """The release that answered before the rollout of `entries`, if it was one and another one."""
+    asked = next((entry.body for entry in entries if isinstance(entry.body, Asked)), None)
+    others = [arm.release for arm in asked.before.live if arm.release != release] if asked else []
+    return others[0] if len(others) == 1 else None
+
+
+def headline(known: Service, release: str, environment: str) -> str:
+    """Whether a release is live, in a few words."""
+    arm = known.split.arm(release)
+    role = {"live": "is live", "warm": "stands by", "shadow": "shadows"}[arm.role] if arm else "is not served"
+    return f"{known.named(release)} {role} in {environment}"
+
+
+def now(known: Service) -> str:
+    """What is served now, in a sentence."""
+    live = " and ".join(f"**{known.named(arm.release)}** answers {arm.percent} %" for arm in known.split.live)
+    rest = [f"{known.named(arm.release)} is kept {arm.role}" for arm in known.split.arms if arm.role != "live"]
+    since = f" since {_time(list(_spans(known))[-1].since)}" if live else ""
+    asked = known.changes[-1].asked.body if known.changes else None
+    until = f" until {_time(asked.warm_until)}" if rest and isinstance(asked, Asked) and asked.warm_until else ""
+    return "; ".join([(live or "Nothing answers") + since, *rest]) + until + "."
+
+
+def who_and_why(entries: Iterable[Entry]) -> str:
+    """Who made the rollout of `entries`, in which run, and why."""
+    first = next(iter(entries), None)
+    if first is None:
+        return ""
+    run = f" in run `{first.run.name}`" if first.run else ", without Prefect"
+    return f"By {by(first.actor)}{run}" + (f": *{_plain(first.reason)}*" if first.reason else ", no reason given.")
+
+
+_VOUCHED = {
+    "os-user": "user of the machine",
+    "claimed": "as typed in",
+    "cloud": "vouched for by Prefect Cloud",
+    "signed": "signed",
+}
+
+
+def by(actor: Actor) -> str:
+    """Somebody's name, and who vouches for it."""
+    return f"{_plain(actor.name)} ({_VOUCHED[actor.assurance]})"
+
+
+def way_back(known: Service, release: str) -> str:
+    """How to have answer again what answered before a live release, or else what is kept warm beside it."""
+    if all(arm.release != release for arm in known.split.live):
+        return ""
+    to = ""
+    try:
+        releases = destination(known, "previous").releases
+    except NothingBefore:
+        releases = [arm.release for arm in known.split.arms if arm.role == "warm"][:1]
+        to = "".join(f" --to {known.named(one)}" for one in releases)
+    if not releases:
+        return ""
+    names = ", ".join(map(known.named, releases))
+    command = f"prefect-mlops rollback {known.name}{to}"
+    return f"To put {names} back: `{command}`, or run the deployment *rollback-release*."
+
+
+def figures(environment: Environment, known: Service, release: str, before: str | None) -> str:
+    """The figures of a release beside those of the one that it replaces."""
+    mine, theirs = _metrics(environment, release), _metrics(environment, before) if before else {}
+    if not before:
+        return table(("figure", known.named(release)), [(name, f"{value:.4f}") for name, value in mine.items()])
+    rows = [(name, f"{value:.4f}", *_beside(value, theirs.get(name))) for name, value in mine.items()]
+    return table(("figure", known.named(release), known.named(before), "difference"), rows)
+
+
+def _beside(mine: float, theirs: float | None) -> tuple[str, str]:
+    return ("", "") if theirs is None else (f"{theirs:.4f}", f"{mine - theirs:+.4f}")
+
+
+def _metrics(environment: Environment, release: str) -> dict[str, float]:
+    store = environment.store_block
+    return json.loads(store.get(store.release(release).tests))["metrics"]
+
+
+def gates(entries: Iterable[Entry]) -> str:
+    """What each gate and each person said."""
+    rows: list[tuple[str, str, str]] = []
+    for entry in entries:
+        match entry.body:
+            case Judged() as body:
+                rows.append((body.gate, body.outcome, body.detail))
+            case Approval() as body:
+                rows.append(("approval", body.decision, f"by {_plain(entry.actor.name)}" + _because(entry)))
+            case Waiver() as body:
+                rows.append((body.gate, "waived", f"by {_plain(entry.actor.name)}" + _because(entry)))
+            case _:
+                pass
+    return table(("gate", "outcome", "detail"), rows) if rows else ""
+
+
+def _because(entry: Entry) -> str:
+    return f": {_plain(entry.reason)}" if entry.reason else ""
+
+
+def history(known: Service) -> str:
+    """Who answered how much of the requests and why, newest first, as bars."""
+    spans = list(_spans(known))[-SHOWN_CHANGES:]
+    releases = list(dict.fromkeys(arm.release for span in spans for arm in span.split.arms))[-SHOWN_RELEASES:]
+    rows = [
+        (_time(span.since), *(_bar(span.split, release) for release in releases), _plain(span.reason))
+        for span in reversed(spans)
+    ]
+    return table(("since", *map(known.named, releases), "why"), rows) if rows else ""
+
+
+class Span(NamedTuple):
+    """A time in which the same releases answered the same shares."""
+
+    since: str
+    split: Split
+    reason: str
+
+
+def _spans(known: Service) -> Iterator[Span]:
+    for live, changes in groupby(known.changes, key=lambda change: change.split.live):
+        same = list(changes)
+        if live:
+            yield Span(same[0].closed.time, same[-1].split, same[0].asked.reason)
+
+
+def _bar(split: Split, release: str) -> str:
+    arm = split.arm(release)
+    if arm is None or arm.role == "warm":
+        return arm.role if arm else ""
+    eighths = max(1, round(arm.percent * BAR_WIDTH * 8 / 100))
+    bar = "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+    return f"{bar} {arm.percent} %" + (" copied" if arm.role == "shadow" else "")
+
+
+def made_of(environment: Environment, known: Service, release: str, before: str | None) -> str:
+    """The digests of a release, and which of them are those of the one that it replaces."""
+    store = environment.store_block
+    document = store.release(release)
+    other = store.release(before) if before else None
+    header = ["part", "digest", *([f"beside {known.named(before)}"] if before else [])]
+    rows = [
+        (part, f"`{_brief(getattr(document, part))}`", *([_same(part, document, other)] if other else []))
+        for part in PARTS
+    ]
+    return table(header, rows)
+
+
+def in_full(environment: Environment, release: str) -> str:
+    """The digests of a release to the last digit, to be copied."""
+    document = environment.store_block.release(release)
+    lines = [f"{'release':8} {release}", *(f"{part:8} {getattr(document, part)}" for part in PARTS)]
+    return "\n".join(["```text", *lines, "```"])
+
+
+def _same(part: str, document: Release, other: Release) -> str:
+    return "same" if getattr(document, part) == getattr(other, part) else "**different**"
+
+
+def _brief(digest: str) -> str:
+    return f"sha256:{digest.removeprefix('sha256:')[:12]}…"
+
+
+def _time(time: str) -> str:
+    return f"{time[:10]} {time[11:19]}Z"
+
+
+def _plain(text: str) -> str:
+    """Text of a person's, on one line and without what markdown would make something else of."""
+    return "".join("\\" + letter if letter in "\\`*_[]<>#" else letter for letter in " ".join(text.split()))
+
+
+def written(known: Service, entries: Iterable[Entry]) -> str:
+    """What the log says, entry by entry."""
+    rows = ((entry.seq, entry.time[:19] + "Z", sentence(known, entry), _plain(entry.actor.name)) for entry in entries)
+    return table(("entry", "time", "what", "by"), rows)
+
+
+def sentence(known: Service, entry: Entry) -> str:
+    """An entry about a service in words."""
+    body = entry.body
+    match body.kind:
+        case "genesis":
+            return "the log begins"
+        case "released":
+            return f"release {short(body.release)} is number {body.number} of {entry.service}"
+        case "asked":
+            return f"asked ({body.move}) for {in_words(known, body.after)}"
+        case "observed":
+            split = "something unknown" if body.split is None else in_words(known, body.split)
+            return f"{body.verdict}: {split} is served" + (f" ({body.detail})" if body.detail else "")
+        case "verdict":
+            return f"{body.gate}: {body.outcome}; {body.detail}"
+        case "approval":
+            return f"{body.decision} by {entry.actor.name}"
+        case "waiver":
+            return f"gate {body.gate!r} waived by {entry.actor.name}"
+        case "takeover":
+            return f"took over what entry {body.of} asked for"
+        case "sweep" | "erased":
+            return f"{len(body.removed)} objects removed"
