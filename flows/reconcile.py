@@ -13,7 +13,7 @@ from prefect_mlops.blocks.entry import Asked
 from prefect_mlops.blocks.errors import MlopsError, ServiceBusy, Superseded, TakenOver
 from prefect_mlops.blocks.log import moment
 from prefect_mlops.blocks.state import Service
-from prefect_mlops.flows._pages import table
+from prefect_mlops.flows._pages import in_words, table
 from prefect_mlops.flows._reporting import publish, run_name, say, showing, shown_as, tag_run, tags
 from prefect_mlops.tasks import shift_traffic
 from prefect_mlops.tasks._moving import take_over
@@ -84,7 +84,8 @@ def _reconciled(
 ) -> str:
     said: list[str] = []
     if (taken := take_over(environment, log, service, at_once=at_once, reason="reconcile")) is not None:
-        said.append(f"finished what entry {taken.closes} had asked for: {log.state().service(service).split} is served")
+        now = log.state().service(service)
+        said.append(f"finished what entry {taken.closes} had asked for: {in_words(now, now.split)} is served")
     known = log.state().service(service)
     if service not in log.state().services:
         return "served, but not known to the log; nothing was changed"
@@ -92,11 +93,11 @@ def _reconciled(
     seen = environment.target.observe(service)
     if wanted != known.split:
         shift(environment, service, wanted, reason="warm time is over", before=known.split)
-        said.append(f"warm time is over: {wanted} is served")
+        said.append(f"warm time is over: {in_words(known, wanted)} is served")
     elif not seen.shows(wanted):
         shift(environment, service, wanted, move_kind="reassert", reason=f"served was {seen}", before=known.split)
-        said.append(f"served was {seen}, now again {wanted}")
-    return "; ".join(said) or f"as it should be: {wanted}"
+        said.append(f"served was {seen}, now again {in_words(known, wanted)}")
+    return "; ".join(said) or f"as it should be: {in_words(known, wanted)}"
 
 
 def _still_warm(known: Service) -> Split:
