@@ -6,6 +6,8 @@
 VENV := .venv/bin
 VERSITYGW := github.com/versity/versitygw/cmd/versitygw@v1.8.0
 export PYTHON
+# Half of the time that a server needs to start is the compilation of what it imports; let that be kept.
+unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo "make demo | test | check | format | bench | lock | clean"
