@@ -91,7 +91,11 @@ class PrefectServer:
 
     def _server(self, port: int, key: str) -> Program:
         patience = {"PREFECT_SERVER_DATABASE_TIMEOUT": "30"}  # a busy disk keeps one writer waiting for another
-        settings = self.home.client_settings() | patience | {"PREFECT_SERVER_ENCRYPTION_KEY": key}
+        few = {  # or an hour of runs to come would stand above the runs that were, in the list that people look at
+            "PREFECT_SERVER_SERVICES_SCHEDULER_MIN_RUNS": "1",
+            "PREFECT_SERVER_SERVICES_SCHEDULER_MIN_SCHEDULED_TIME": "PT1M",
+        }
+        settings = self.home.client_settings() | patience | few | {"PREFECT_SERVER_ENCRYPTION_KEY": key}
         command = ("server", "start", "--host", "127.0.0.1", "--port", str(port))
         return self._program(SERVER, command, settings)
 
