@@ -40,11 +40,19 @@ class ModelServers:
     def prepare(self, release: str, store: Store) -> list[Program]:
         """Lay out what the servers of `release` need that do not answer, and describe them; nothing runs yet.
 
+        One that answers, but whose description was removed, is on its way out, whoever may have been killed
+        since: it counts as missing.
+
         Raises:
             Invalid: If the release is for another service.
             ObjectMissing, ObjectDamaged, StoreUnreachable: If the store does not give the model's bytes.
         """
-        numbers = [number for number in range(self.replicas) if not self._is_ready(release, number)]
+        described = self.supervisor.names()
+        numbers = [
+            number
+            for number in range(self.replicas)
+            if self.name(release, number) not in described or not self._is_ready(release, number)
+        ]
         if not numbers:
             return []
         document = store.release(release)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -282,13 +283,17 @@ class Supervisor:
     def settle(self, *names: str, seconds: float) -> None:
         """Wait until programs of these names that were removed have ended; others are let be.
 
+        A supervisor that was killed before it had ended them leaves that to the next one.
+
         Raises:
             TargetUnreachable: If one does not end in time.
         """
 
         def ended() -> bool:
             leaving = set(names) - self.names()
-            return not leaving or not leaving & set(self.processes())
+            if leaving & set(self.processes() if leaving else ()):
+                return False
+            return not any(_is_held(self.root / "programs" / f"{name}.lock") for name in leaving)
 
         if not wait_until(ended, seconds=seconds, pause=0.02):
             raise TargetUnreachable(f"the supervisor of {self.home}", f"one of {', '.join(names)} does not end")
@@ -398,6 +403,21 @@ def tail(log: Path, lines: int = 6) -> str:
     except OSError:
         return ""
     return " | ".join(line.strip() for line in text.splitlines()[-lines:] if line.strip())
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether the program runs that holds `lock` as long as it lives."""
+    try:
+        fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from prefect_mlops.deployments.local import _process as process
 ANOTHER_RUNS = 75
 LOG_BYTES = 10 * 1024 * 1024
 LOOK_SECONDS = 0.1
+ORPHAN_SECONDS = 15.0
+"""From SIGTERM to SIGKILL for a program whose description, and so its own patience, is gone."""
 
 
 class _Options(ServerOptions):
@@ -59,6 +62,8 @@ class _Daemon(supervisord.Supervisor):
         poll = self.options.poller.poll
         self.options.poller.poll = lambda timeout: (self._retire(), poll(min(timeout, LOOK_SECONDS)))[1]
         events.subscribe(events.Tick5Event, self._look_after)
+        self._told: dict[str, float] = {}
+        self._end_orphans()
         super().runforever()
 
     def _retire(self) -> None:
@@ -81,6 +86,23 @@ class _Daemon(supervisord.Supervisor):
         there = {path.stem for path in Path("programs").glob("*.ini")}
         configs = self.options.process_group_configs
         self.options.process_group_configs = [config for config in configs if config.name in there]
+        self._end_orphans()
+
+    def _end_orphans(self) -> None:
+        """End what was removed while a supervisor ran that was killed before it had ended it."""
+        for lock in Path("programs").glob("*.lock"):
+            name = lock.stem
+            if name in (self.process_groups or {}) or lock.with_suffix(".ini").exists():
+                continue
+            fd = process.take_lock(lock)
+            if fd is None:
+                patience = self._told.setdefault(name, time.monotonic() + ORPHAN_SECONDS)
+                process.signal_holder(lock, signal.SIGTERM if time.monotonic() < patience else signal.SIGKILL)
+                continue
+            for suffix in (".lock", ".exit"):
+                lock.with_suffix(suffix).unlink(missing_ok=True)
+            self._told.pop(name, None)
+            os.close(fd)
 
 
 def _is_free(lock: Path) -> bool:

@@ -99,6 +99,27 @@ def test_an_adopted_program_that_ignores_sigterm_is_killed_in_time(supervisor: S
     assert wait_until(lambda: not is_alive(pid), seconds=6)
 
 
+def test_what_was_removed_is_ended_by_the_next_supervisor_and_started_anew_if_wanted_again(
+    supervisor: Supervisor,
+) -> None:
+    code = "import time; print('up', flush=True); time.sleep(600)"
+    pid = start(supervisor, sleeper(supervisor, code=code))
+    assert wait_until(lambda: is_alive(supervisor.recorded_pid("phoenix")), seconds=5)
+    for victim in (supervisor.recorded_pid("phoenix"), daemon(supervisor)):
+        os.kill(victim or 0, signal.SIGKILL)
+    for suffix in (".ini", ".json"):  # as `remove` does, before anybody could act on it
+        (supervisor.root / "programs" / f"sleeper{suffix}").unlink()
+    assert is_alive(pid)
+
+    again = start(supervisor, sleeper(supervisor, code=code))
+    assert again != pid
+    assert not is_alive(pid)
+    assert running(supervisor) == again
+
+    supervisor.remove("sleeper")
+    assert wait_until(lambda: not is_alive(again), seconds=5)
+
+
 def test_children_that_hold_on_after_their_parent_died_do_not_stop_its_restart(supervisor: Supervisor) -> None:
     forks = "import os, time; print('up', flush=True); os.fork(); time.sleep(600)"
     pid = start(supervisor, sleeper(supervisor, code=forks))
