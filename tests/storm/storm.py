@@ -31,6 +31,7 @@ KINDS = ("release", "rollback", "reconcile")
 ACT_SECONDS = 120.0
 WHOLE_SECONDS = 90.0
 _MEMBERS = "/stats?format=json&filter=membership_(healthy|total)$"
+TRIES = 30
 BUSY = {"ServiceBusy", "TakenOver", "Superseded"}
 
 
@@ -215,7 +216,7 @@ class Storm:
 
     def _struck(self, this: Round) -> Act:
         """Start a run and kill the victim at a random moment of it; once more where the run was over by then."""
-        while True:
+        for _ in range(TRIES):
             this.runner = self._runner_for(this.victim, this.kind)
             act = self._start(this.runner, this.kind)
             if act is None:
@@ -226,6 +227,7 @@ class Storm:
             if self._kill(this, act):
                 return act
             wait(act, ACT_SECONDS)
+        raise RuntimeError(f"no {this.victim} was there to be killed, {TRIES} times")
 
     def _phase(self) -> str:
         """The last word of the log when the kill landed."""
@@ -308,11 +310,18 @@ class Storm:
             return [now.trouble]
         missing = [f"{release[:15]}: {count}" for release, count in now.observed.ready.items() if count < replicas]
         missing += self.processes.missing()
+        missing += sorted(self._unwatched(now.observed.routes.releases))
         if not missing and not self._healthy():
             missing.append("a model server, for a gateway")
         if self.prefect and not self.place.prefect.is_up(2.0):
             missing.append("an answer of the Prefect server")
         return missing
+
+    def _unwatched(self, releases: tuple[str, ...]) -> set[str]:
+        """The model servers that the supervisor would not start again."""
+        servers = self.place.serving._servers(SERVICE)
+        wanted = {servers.name(release, number) for release in releases for number in range(servers.replicas)}
+        return wanted - self.processes.supervisor.names()
 
     def _healthy(self) -> bool:
         """Whether both gateways send requests to every model server again."""
