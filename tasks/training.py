@@ -8,6 +8,7 @@ from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import task_run
 from pydantic import Field
 
 from prefect_mlops.blocks import Digest, Label, ModelRegistry, Recipe, Release, Store
@@ -34,7 +35,11 @@ class Candidate(Value):
         return Release(**self.model_dump(include=set(Release.model_fields)))
 
 
-@task(name="snapshot-data", task_run_name="snapshot {path}", persist_result=False, cache_policy=NO_CACHE)
+def _snapshot_name() -> str:
+    return f"snapshot {Path(str(task_run.parameters['path'])).name}"
+
+
+@task(name="snapshot-data", task_run_name=_snapshot_name, persist_result=False, cache_policy=NO_CACHE)
 def snapshot_data(store: Store, path: Path | str) -> str:
     """Keep a data file, or a folder of them, in the store under the digest of its content.
 
