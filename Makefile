@@ -16,7 +16,7 @@ demo: environment
 	@$(VENV)/prefect-mlops demo $(DEMO_ARGS)
 
 test: environment .tools/bin/versitygw
-	@$(VENV)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	@$(VENV)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 check: environment
 	@$(VENV)/python .ci/check.py

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import re
 import tempfile
+import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -31,7 +32,7 @@ _SLOWEST = 1 << 20
 _LARGEST = 5 << 30
 """The most bytes that S3 takes in one create-only request."""
 _SMALL = 8 << 20
-_TRIES = 3
+_CONFLICTS = 6
 _KEYS_REFUSED = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "XAdminUserNotFound", "ExpiredToken", "InvalidToken"}
 _RETRY: RetryConfig = {
     "max_retries": 4,
@@ -132,7 +133,8 @@ class Bucket:
     def _put(self, store: S3Store, key: str, data: bytes | mmap.mmap) -> bool:
         """Some servers answer 409 to one of two writers before either is done; obstore takes it for "exists"."""
         with self._told("PUT", key):
-            for _ in range(_TRIES):
+            for number in range(_CONFLICTS):
+                time.sleep(number * 0.1)  # the other writer, or our own first try, is still at it
                 try:
                     obstore.put(store, key, data, mode="create", use_multipart=False)
                 except AlreadyExistsError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from prefect.logging.handlers import PrefectConsoleHandler
 
 from prefect_mlops.blocks import Environment, verify
 from prefect_mlops.blocks._canonical import short
@@ -111,7 +109,6 @@ def run_demo(place: Place, data: Path | None, *, as_json: bool) -> int:
         Invalid: If `data` is no census file. Nothing was changed.
     """
     began = time.monotonic()
-    _hush()
     frame = read_census(data) if data else census(ROWS, seed=1)
     place.up()
     with tempfile.TemporaryDirectory(prefix="prefect-mlops-") as scratch, place.settings():
@@ -119,13 +116,6 @@ def run_demo(place: Place, data: Path | None, *, as_json: bool) -> int:
     report = _report(place, story, counts, time.monotonic() - began)
     print(json.dumps(report) if as_json else _page(report, story))
     return 0 if all(stage.ok for stage in story.stages) and not counts["failed"] else 1
-
-
-def _hush() -> None:
-    """Leave Prefect's own running commentary to its pages; here a line a stage is enough."""
-    for handler in (*logging.root.handlers, *logging.getLogger("prefect").handlers):
-        if isinstance(handler, PrefectConsoleHandler):
-            handler.setLevel(logging.WARNING)
 
 
 def _told(place: Place, frame: pd.DataFrame, folder: Path) -> tuple[Story, Counter[str]]:
@@ -263,7 +253,7 @@ def _report(place: Place, story: Story, counts: Counter[str], seconds: float) ->
         "switch_ms": round(story.switch_ms, 1),
         "log": {"entries": report.entries, "verified": report.verified},
         "seconds": round(seconds, 1),
-        "prefect": f"{place.prefect_url}/runs",
+        "prefect": f"{place.prefect_url}/v2/runs",
         "gateway": environment.target.address(SERVICE).url,
         "home": str(place.home),
     }

@@ -79,6 +79,9 @@ def demo(
 ) -> None:
     """Tell the CreditCo story: two releases under traffic, the second one taken back."""
 
+    # Prefect's own running commentary is on its pages; here a line a stage is enough.
+    os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "WARNING"
+
     def tell(place: Place) -> int:
         from prefect_mlops.deployments.demo import run_demo
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -50,7 +51,9 @@ def daemon(supervisor: Supervisor) -> int:
 def running(supervisor: Supervisor, name: str = "sleeper") -> int | None:
     """The process of a program, once the keeper has become it."""
     pid = supervisor.recorded_pid(name)
-    return pid if pid and is_alive(pid) and "-c" in psutil.Process(pid).cmdline() else None
+    with contextlib.suppress(psutil.Error):
+        return pid if pid and is_alive(pid) and "-c" in psutil.Process(pid).cmdline() else None
+    return None
 
 
 def is_alive(pid: int | None) -> bool:
