@@ -78,7 +78,6 @@ def demo(
     json: Json = False,
 ) -> None:
     """Tell the CreditCo story: two releases under traffic, the second one taken back."""
-
     # Prefect's own running commentary is on its pages; here a line a stage is enough.
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "WARNING"
 
