@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from prefect_mlops.blocks import Entry, Environment, Observed, Split
+from prefect_mlops.blocks import Entry, Environment, LocalServing, Observed, Split
 from prefect_mlops.blocks.entry import Asked
 from prefect_mlops.blocks.errors import MlopsError, ServingError
 from prefect_mlops.blocks.log import is_gone
@@ -32,6 +32,7 @@ def status_of(place: Place, name: str) -> Answer:
         "environment": name,
         "home": str(place.home),
         "store": str(place.paths.store),
+        "stopped": place.is_stopped and isinstance(environment.target, LocalServing),
         "gateway": _gateway(environment),
         "prefect": {"url": place.prefect_url, "up": place.prefect.is_up()},
         "log": {"entries": state.next, "head": state.head.hash if state.head else None},
@@ -169,8 +170,8 @@ def _page(document: dict[str, Any]) -> str:
     lines: list[str] = []
     entries = document["log"]["entries"]
     for name, service in document["services"].items():
-        lines += [f"{name} in {document['environment']} · {_verdict(service)} · log of {entries} entries, unbroken"]
-        lines += [*_table(service), *_whys(service), *_troubles(service), ""]
+        lines += [f"{name} in {document['environment']} · {_verdict(service, stopped=document['stopped'])} · log of {entries} entries, unbroken"]
+        lines += [*_table(service), *_whys(service), *_troubles(service, stopped=document["stopped"]), ""]
     if not document["services"]:
         lines += [f"nothing was released to {document['environment']} yet · log of {entries} entries, unbroken", ""]
     prefect = document["prefect"]
@@ -179,9 +180,11 @@ def _page(document: dict[str, Any]) -> str:
     return "\n".join([*lines, *fields([*urls, ("Prefect", up), ("store", document["store"])])])
 
 
-def _verdict(service: dict[str, Any]) -> str:
+def _verdict(service: dict[str, Any], *, stopped: bool) -> str:
     if service["agrees"]:
         return "served as asked"
+    if stopped:
+        return "STOPPED"
     return "NO ANSWER" if service["observed"] is None else "NOT SERVED AS ASKED"
 
 
@@ -226,12 +229,14 @@ def _by(about: dict[str, Any]) -> str:
     return f"{actor} in run {about['run']['name']}" if about["run"] else f"{actor}, without Prefect"
 
 
-def _troubles(service: dict[str, Any]) -> Iterator[str]:
+def _troubles(service: dict[str, Any], *, stopped: bool) -> Iterator[str]:
     if service["silence"]:
         yield f"  {service['silence']}"
     if change := service["open"]:
         state = "its process has ended; `prefect-mlops reconcile` finishes it" if change["dead"] else "under way"
         until_ = day_and_time(change["until"])
         yield f"  entry {change['entry']} ({change['move']}) by {_by(change)} is open until {until_}: {state}"
+    elif stopped and not service["agrees"]:
+        yield "  this place was stopped; `prefect-mlops up` serves it again"
     elif not service["agrees"]:
         yield "  run `prefect-mlops reconcile` to serve what was asked"

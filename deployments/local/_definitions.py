@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import suppress
-from importlib import resources
+from importlib import metadata, resources
 from typing import Any
 
 import yaml
@@ -24,6 +25,13 @@ _TRIGGERS: TypeAdapter[list[DeploymentTriggerTypes]] = TypeAdapter(list[Deployme
 def text() -> str:
     """The file `prefect.yaml`, as it is installed."""
     return resources.files("prefect_mlops.deployments.local").joinpath("prefect.yaml").read_text()
+
+
+def fingerprint() -> str:
+    """Differs whenever another version, or another text of the flows, would put other things on the server."""
+    flows = sorted(resources.files("prefect_mlops.flows").iterdir(), key=lambda one: one.name)
+    texts = [text(), *(one.read_text() for one in flows if one.name.endswith(".py"))]
+    return hashlib.sha256("\0".join([metadata.version("prefect-mlops"), *texts]).encode()).hexdigest()
 
 
 def apply() -> None:

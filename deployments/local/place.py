@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from prefect.blocks.core import Block
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, temporary_settings
 
 from prefect_mlops.blocks import Environment, LocalServing, ModelRegistry, Store
+from prefect_mlops.blocks._supervisor import Supervisor
 from prefect_mlops.blocks.errors import Invalid
 from prefect_mlops.deployments.local._home import Home
 from prefect_mlops.deployments.local._prefect import START_SECONDS, PrefectServer
@@ -73,6 +73,11 @@ class Place:
         if isinstance(target, LocalServing):  # the folder may have been moved since the log began
             environment.use(self.store, target.model_copy(update={"home": self.home}), self.registry)
         return environment
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it was never started, or was stopped and not started since."""
+        return not Supervisor(self.home).is_wanted
 
     # --- up and down ---------------------------------------------------------------------
 
@@ -136,7 +141,7 @@ class Place:
 
         from prefect_mlops.deployments.local import _definitions
 
-        stamp = hashlib.sha256(f"{self.home}\n{_definitions.text()}".encode()).hexdigest()
+        stamp = f"{_definitions.fingerprint()} {self.home}"
         if not repair and Variable.get(STAMP) == stamp:
             return
         self._save_blocks()

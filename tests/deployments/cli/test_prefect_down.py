@@ -171,10 +171,12 @@ def test_what_a_dead_run_left_open_is_told_and_finished(bare_place: Place) -> No
     assert status(bare_place)["agrees"]
 
 
-def test_after_stop_status_says_that_nobody_answers_and_reconcile_brings_it_back(bare_place: Place) -> None:
+def test_after_stop_status_says_that_it_was_stopped_and_reconcile_brings_it_back(bare_place: Place) -> None:
     assert say(bare_place.home, "stop").code == 0
     said: Said = say(bare_place.home, "status", "--json")
-    assert (said.code, said.document["services"][SERVICE]["agrees"]) == (1, False)
+    assert (said.code, said.document["services"][SERVICE]["agrees"], said.document["stopped"]) == (1, False, True)
+    assert "this place was stopped; `prefect-mlops up` serves it again" in say(bare_place.home, "status").out
     assert say(bare_place.home, "stop", "--json").document["stopped"] is True
     assert say(bare_place.home, "reconcile").code == 0
-    assert say(bare_place.home, "status").code == 0
+    said = say(bare_place.home, "status", "--json")
+    assert (said.code, said.document["stopped"]) == (0, False)

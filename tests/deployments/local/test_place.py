@@ -16,12 +16,13 @@ import httpx
 import pytest
 import yaml
 from prefect.settings import PREFECT_API_KEY, PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.variables import Variable
 
 from prefect_mlops.blocks import Environment, LocalServing
 from prefect_mlops.blocks._canonical import canonical
 from prefect_mlops.blocks.errors import Invalid
 from prefect_mlops.deployments.local._prefect import SERVER, WORKER
-from prefect_mlops.deployments.local.place import Place
+from prefect_mlops.deployments.local.place import STAMP, Place
 from prefect_mlops.flows.creditco import RECIPE
 from tests.places import SERVICE, a_place, start
 
@@ -75,6 +76,18 @@ def test_repair_brings_back_what_was_deleted_and_keeps_what_people_set(place: Pl
     assert len(found(place, "automations")) == 3
     again = next(one for one in found(place, "deployments") if "reconcile" in one["entrypoint"])
     assert [one["schedule"]["interval"] for one in again["schedules"]] == [300.0]
+
+
+def test_what_another_version_had_set_up_is_set_up_again(place: Place) -> None:
+    api = f"{place.prefect_url}/api"
+    victim = next(one for one in found(place, "deployments") if "rollback" in one["entrypoint"])
+    httpx.delete(f"{api}/deployments/{victim['id']}").raise_for_status()
+    with place.settings():
+        place.up(worker=False)
+        assert len(found(place, "deployments")) == 2
+        Variable.set(STAMP, "of another version", overwrite=True)
+        place.up(worker=False)
+    assert len(found(place, "deployments")) == 3
 
 
 def test_settings_lead_to_this_server_and_back(place: Place) -> None:
