@@ -10,12 +10,15 @@ from typing import Any
 from prefect_mlops.blocks import Environment, Observed, ReleaseLog, Split
 from prefect_mlops.blocks.entry import Asked, Entry
 from prefect_mlops.blocks.errors import MlopsError
+from prefect_mlops.blocks.log import is_gone
 from prefect_mlops.blocks.state import Service
 from prefect_mlops.deployments.cli._status import status_of
 from prefect_mlops.deployments.local.place import NAME, Place
 from prefect_mlops.deployments.traffic import Answer
 from tests.storm.clients import Clients
-from tests.storm.home import SERVICE
+from tests.storm.home import SERVICE, wait_for
+
+SETTLE_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,7 @@ class Checks:
 
     def converged(self) -> None:
         """Whether there is one state: the log, the target and the clients' answers agree."""
+        wait_for(lambda: not self._under_way(), SETTLE_SECONDS)
         since = len(self.clients.read())
         now = look(self.environment, self.log)
         self.need(now.asked is None, f"entry {now.service.asked.seq if now.service.asked else '?'} is still open")
@@ -150,6 +154,12 @@ class Checks:
         seen = {answer.release for answer in answers if answer.status == 200}
         wanted = live(now.service.split)
         self.need(seen == wanted, f"{_short(seen)} answers, the log says {_short(wanted)}")
+
+
+    def _under_way(self) -> bool:
+        """Whether a living run is at it: the place's own automations reconcile when they hear of a crash."""
+        known = self.log.state().service(SERVICE)
+        return known.asked is not None and known.driver is not None and not is_gone(known.driver.writer)
 
 
 def figures(checks: Checks) -> dict[str, Any]:
