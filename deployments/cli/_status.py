@@ -170,7 +170,8 @@ def _page(document: dict[str, Any]) -> str:
     lines: list[str] = []
     entries = document["log"]["entries"]
     for name, service in document["services"].items():
-        lines += [f"{name} in {document['environment']} · {_verdict(service, stopped=document['stopped'])} · log of {entries} entries, unbroken"]
+        verdict = _verdict(service, stopped=document["stopped"])
+        lines += [f"{name} in {document['environment']} · {verdict} · log of {entries} entries, unbroken"]
         lines += [*_table(service), *_whys(service), *_troubles(service, stopped=document["stopped"]), ""]
     if not document["services"]:
         lines += [f"nothing was released to {document['environment']} yet · log of {entries} entries, unbroken", ""]

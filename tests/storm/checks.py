@@ -155,7 +155,6 @@ class Checks:
         wanted = live(now.service.split)
         self.need(seen == wanted, f"{_short(seen)} answers, the log says {_short(wanted)}")
 
-
     def _under_way(self) -> bool:
         """Whether a living run is at it: the place's own automations reconcile when they hear of a crash."""
         known = self.log.state().service(SERVICE)
