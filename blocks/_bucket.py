@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import random
 import re
 import tempfile
 import time
@@ -134,7 +135,7 @@ class Bucket:
         """Some servers answer 409 to one of two writers before either is done; obstore takes it for "exists"."""
         with self._told("PUT", key):
             for number in range(_CONFLICTS):
-                time.sleep(number * 0.1)  # the other writer, or our own first try, is still at it
+                time.sleep(number * random.uniform(0.05, 0.15))  # noqa: S311 - the other writer, or our own first try, is at it
                 try:
                     obstore.put(store, key, data, mode="create", use_multipart=False)
                 except AlreadyExistsError:

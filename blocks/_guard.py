@@ -6,8 +6,10 @@ import hashlib
 import json
 import re
 import secrets
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from typing import Any
 
 from prefect_mlops.blocks._backend import SCRATCH, Backend
 from prefect_mlops.blocks._canonical import canonical, digest
@@ -26,6 +28,10 @@ class Guard:
         self._backend, self._store = backend, store
         self._id: str | None = None
         self._proven = False
+        self._lock = threading.RLock()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Guard:
+        return self
 
     @property
     def lanes(self) -> int:
@@ -61,14 +67,16 @@ class Guard:
             StoreRefused: If the place overwrites what is there, or holds things but no identity.
             ObjectDamaged: If the identity's bytes are not what was written.
         """
-        if self._id is None:
-            self._id = self._read() or self._create()
-        return self._id
+        with self._lock:  # the threads of one process must not race each other to be first
+            if self._id is None:
+                self._id = self._read() or self._create()
+            return self._id
 
     def _get_ready(self) -> None:
         """Read first: the proof's puts then make durable what was read, whoever wrote it."""
-        self.identity()
-        self._prove()
+        with self._lock:
+            self.identity()
+            self._prove()
 
     def _prove(self) -> None:
         """Nothing here is safe on a server that answers "created" and overwrites; some do."""

@@ -97,7 +97,7 @@ class Proxy:
         return url.host, url.port or 80
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
+        with _closing(writer), suppress(asyncio.IncompleteReadError, ConnectionError):
             while head := await reader.readuntil(b"\r\n\r\n"):
                 request = head + await reader.readexactly(_length(head))
                 method, path = head.decode().split(" ", 2)[:2]
@@ -105,7 +105,6 @@ class Proxy:
                 self.seen.append((method, path, action))
                 if not await self._act(action, request, method, writer):
                     break
-        writer.close()
 
     async def _act(self, action: str, request: bytes, method: str, writer: asyncio.StreamWriter) -> bool:
         if action == LATER:
@@ -123,16 +122,28 @@ class Proxy:
 
     async def _forward(self, request: bytes, method: str) -> bytes:
         reader, writer = await asyncio.open_connection(*self._address())
-        writer.write(request)
-        head = await reader.readuntil(b"\r\n\r\n")
-        if b"transfer-encoding: chunked" in head.lower():
-            body = b""
-            while not body.endswith(b"0\r\n\r\n"):
-                body += await reader.readuntil(b"\r\n")
-        else:
-            body = b"" if method == "HEAD" else await reader.readexactly(_length(head))
+        with _closing(writer):
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            if b"transfer-encoding: chunked" in head.lower():
+                body = b""
+                while not body.endswith(b"0\r\n\r\n"):
+                    body += await reader.readuntil(b"\r\n")
+            else:
+                body = b"" if method == "HEAD" else await reader.readexactly(_length(head))
+            return head + body
+
+
+@contextmanager
+def _closing(writer: asyncio.StreamWriter) -> Generator[None]:
+    """Hang up in the end, also where the proxy is ended meanwhile."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        writer.transport.abort()
+        raise
+    finally:
         writer.close()
-        return head + body
 
 
 def _length(head: bytes) -> int:
@@ -145,29 +156,22 @@ def _length(head: bytes) -> int:
 @contextmanager
 def proxied(upstream: str) -> Generator[Proxy]:
     """Run a proxy in a thread of this process."""
-    proxy, loop, ready = Proxy(upstream), asyncio.new_event_loop(), threading.Event()
+    proxy, ready, stops = Proxy(upstream), threading.Event(), list[Callable[[], object]]()
 
     async def run() -> None:
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+        stops.append(lambda: loop.call_soon_threadsafe(stop.set))
         server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
         proxy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         ready.set()
         await stop.wait()
         server.close()
 
-    stop = asyncio.Event()
-
-    def main() -> None:
-        loop.run_until_complete(run())
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(asyncio.sleep(0))
-        loop.close()
-
-    thread = threading.Thread(target=main, daemon=True)
+    thread = threading.Thread(target=asyncio.run, args=[run()], daemon=True)
     thread.start()
     assert ready.wait(10)
     try:
         yield proxy
     finally:
-        loop.call_soon_threadsafe(stop.set)
+        stops[0]()
         thread.join(10)
