@@ -60,9 +60,6 @@ class Bucket:
             {"timeout": timedelta(days=1), "read_timeout": timedelta(seconds=_TIMEOUT_SECONDS)}
         )
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Bucket:
-        return self
-
     def put_new(self, key: str, data: bytes) -> bool:
         return self._put(self._store, key, data)
 

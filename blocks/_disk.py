@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from typing import Protocol
 
+from prefect_mlops.blocks._locks import lock_now
+
 
 class Disk(Protocol):
     """A file system. Every method is one step after which a machine can lose power."""
@@ -76,11 +78,7 @@ class RealDisk:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
 
     def claim(self, descriptor: int) -> bool:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return os.fstat(descriptor).st_nlink > 0
+        return lock_now(descriptor) and os.fstat(descriptor).st_nlink > 0
 
     def open(self, path: str) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a named pipe must not stop us

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ from typing import Any
 from filelock import FileLock
 
 from prefect_mlops.blocks import _unix
+from prefect_mlops.blocks._locks import lock_now
 from prefect_mlops.blocks._wait import wait_until
 from prefect_mlops.blocks.errors import Invalid, TargetUnreachable
 
@@ -412,12 +412,9 @@ def _is_held(lock: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not lock_now(fd)
     finally:
         os.close(fd)
-    return False
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import secrets
@@ -16,6 +15,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from prefect_mlops.blocks._backend import CHUNK
+from prefect_mlops.blocks._locks import lock_now
 from prefect_mlops.blocks._objects import Objects
 from prefect_mlops.blocks.errors import Invalid
 from prefect_mlops.blocks.release import File, Snapshot
@@ -186,12 +186,10 @@ def _lock(folder: Path) -> int | None:
         descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
+    if lock_now(descriptor):
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def _write(objects: Objects, snapshot: Snapshot, draft: Path) -> None:

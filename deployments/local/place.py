@@ -12,7 +12,6 @@ from prefect.blocks.core import Block
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, temporary_settings
 
 from prefect_mlops.blocks import Environment, LocalServing, ModelRegistry, Store
-from prefect_mlops.blocks._supervisor import Supervisor
 from prefect_mlops.blocks.errors import Invalid
 from prefect_mlops.deployments.local._home import Home
 from prefect_mlops.deployments.local._prefect import START_SECONDS, PrefectServer
@@ -77,7 +76,7 @@ class Place:
     @property
     def is_stopped(self) -> bool:
         """Whether it was never started, or was stopped and not started since."""
-        return not Supervisor(self.home).is_wanted
+        return not self.prefect.supervisor.is_wanted
 
     # --- up and down ---------------------------------------------------------------------
 
