@@ -110,6 +110,7 @@ def run_demo(place: Place, data: Path | None, *, as_json: bool) -> int:
     """
     began = time.monotonic()
     frame = read_census(data) if data else census(ROWS, seed=1)
+    print(f" starting Prefect and all that serves in {place.home}", file=sys.stderr, flush=True)
     place.up()
     with tempfile.TemporaryDirectory(prefix="prefect-mlops-") as scratch, place.settings():
         story, counts = _told(place, frame, Path(scratch))

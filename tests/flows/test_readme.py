@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -60,6 +63,11 @@ def _commands_work(place: Place) -> None:
     told = run(place.home, "status", "--json")
     assert told.code == 0, told.err
     assert told.document["services"]["credit"]["agrees"] is True
+    (calls,) = (block for block in blocks("console") if "$GATEWAY" in block)
+    for call in calls.split("$ ")[1:]:
+        gateway = {"GATEWAY": told.document["gateway"]}
+        done = subprocess.run(["sh", "-c", call], env=os.environ | gateway, capture_output=True, text=True, check=True)
+        assert {"openapi", "data"} & set(json.loads(done.stdout)), done.stdout
 
 
 def test_it_names_only_commands_and_targets_that_exist() -> None:
