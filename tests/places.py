@@ -1,7 +1,4 @@
-"""Real local places for tests, one without Prefect and one with it, at most once per pytest process.
-
-Tests that use it carry `pytestmark = pytest.mark.xdist_group("place")`, so that one process has them.
-"""
+"""Real local places for tests, one without Prefect and one with it, at most once per pytest process."""
 
 from __future__ import annotations
 

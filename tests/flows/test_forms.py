@@ -9,8 +9,6 @@ import pytest
 
 from prefect_mlops.deployments.local.place import Place
 
-pytestmark = pytest.mark.xdist_group("place")
-
 FLOWS = ("release_model", "rollback_release", "reconcile_serving")
 
 

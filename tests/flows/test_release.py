@@ -27,8 +27,6 @@ from prefect_mlops.flows import reconcile_serving, release_model, rollback_relea
 from prefect_mlops.flows.creditco import RECIPE, TARGET, census
 from prefect_mlops.tasks import trace_prediction
 
-pytestmark = pytest.mark.xdist_group("place")
-
 NAME = "flows"
 SERVICE = "wages"
 WAGES = RECIPE.model_copy(update={"name": SERVICE})

@@ -192,7 +192,6 @@ def asked(place: Place, what: str, **filters: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("place")
 def test_a_release_and_its_undoing_are_found_in_one_step(place: Place, tmp_path: Path) -> None:
     service = "shown"
     recipe = RECIPE.model_copy(update={"name": service})

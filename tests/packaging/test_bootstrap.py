@@ -134,7 +134,6 @@ def _make(copy: Path, environment: dict[str, str], *arguments: str) -> subproces
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.xdist_group("environments")
 @pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
 def test_make_test_works_where_there_is_nothing_but_one_python(
     bootstrap: Any, bare: dict[str, str], tmp_path: Path, version: str

@@ -16,8 +16,6 @@ import pytest
 
 from tests.packaging.project import ROOMS, copy_tracked, tracked
 
-pytestmark = pytest.mark.xdist_group("distribution")
-
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -72,7 +72,6 @@ def fresh(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.xdist_group("environments")
 def test_a_schedule_really_fires(fresh: Path, tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{_free_port()}/api"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "PYTHON"))}

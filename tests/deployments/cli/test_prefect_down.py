@@ -16,8 +16,6 @@ from prefect_mlops.blocks.log import Draft
 from prefect_mlops.deployments.local.place import Place
 from tests.places import SERVICE, Said, say
 
-pytestmark = pytest.mark.xdist_group("place")
-
 
 def status(place: Place) -> dict[str, Any]:
     return say(place.home, "status", "--json").document

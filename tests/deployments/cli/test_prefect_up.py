@@ -13,8 +13,6 @@ from prefect_mlops.deployments.local._prefect import SERVER
 from prefect_mlops.deployments.local.place import Place
 from tests.places import SERVICE, run, say, start
 
-pytestmark = pytest.mark.xdist_group("place")
-
 
 def live(place: Place) -> list[str]:
     service = say(place.home, "status", "--json").document["services"][SERVICE]

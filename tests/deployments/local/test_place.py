@@ -26,8 +26,6 @@ from prefect_mlops.deployments.local.place import STAMP, Place
 from prefect_mlops.flows.creditco import RECIPE
 from tests.places import SERVICE, a_place, start
 
-pytestmark = pytest.mark.xdist_group("place")
-
 ROOT = Path(__file__).resolve().parents[3]
 
 

@@ -19,7 +19,7 @@ from prefect_mlops.deployments.local.place import Place
 from prefect_mlops.flows.creditco import census
 from tests.places import SERVICE, a_place, processes_of, say, two_releases
 
-pytestmark = [pytest.mark.xdist_group("place"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
