@@ -138,7 +138,7 @@ def _see_reconciled(place: Place, before: int, seconds: float) -> None:
     assert wait_until(lambda: len(reconciliations(place)) > before, seconds=seconds, pause=0.5)
     newest = max(reconciliations(place), key=lambda one: one["expected_start_time"])
     assert ended(place, newest["id"]).startswith("COMPLETED")
-    assert say(place.home, "status").code == 0
+    assert say(place.home, "status", "--json").document["services"][SERVICE]["agrees"]
 
 
 def _env(process: psutil.Process) -> dict[str, str]:
