@@ -91,6 +91,7 @@ def test_the_environment_is_not_there(tmp_path: Path) -> None:
 
 def test_interrupted_it_leaves_with_130(tmp_path: Path) -> None:
     """Another process brings the place up: this one waits for it, until it is interrupted."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs the tests in the background may ignore it
     place = Place(tmp_path / "home")
     place.home.mkdir()
     with FileLock(place.home / "up.lock"):
