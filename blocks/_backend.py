@@ -40,6 +40,10 @@ class Backend(Protocol):
         """The bytes under `key`, or None where there is nothing."""
         ...
 
+    def get_range(self, key: str, start: int, length: int) -> bytes | None:
+        """`length` bytes under `key` from `start` on, fewer where it ends before, or None where there is nothing."""
+        ...
+
     def stream(self, key: str) -> Iterator[bytes] | None:
         """The same in pieces."""
         ...

@@ -89,6 +89,13 @@ class Bucket:
             except FileNotFoundError as error:
                 return self._absent(key, error)
 
+    def get_range(self, key: str, start: int, length: int) -> bytes | None:
+        with self._told("GET", key):
+            try:
+                return bytes(obstore.get_range(self._store, key, start=start, length=length))
+            except FileNotFoundError as error:
+                return self._absent(key, error)
+
     def stream(self, key: str) -> Iterator[bytes] | None:
         with self._told("GET", key):
             try:

@@ -14,6 +14,10 @@ Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Label = Annotated[str, StringConstraints(pattern=r"^[a-z]([-a-z0-9]{0,28}[a-z0-9])?$")]
 """A DNS label of at most 30 characters, so that every target can make names from it."""
 
+BRANCH = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+BranchName = Annotated[str, StringConstraints(pattern=BRANCH)]
+"""Name of a branch: at most 63 of `a-z`, `0-9`, `.`, `_` and `-`, the first a letter or a digit."""
+
 
 class Value(BaseModel):
     """A frozen value, pure data, that goes through JSON and comes back equal."""

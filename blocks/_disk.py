@@ -34,6 +34,10 @@ class Disk(Protocol):
         """The next bytes, at most `size`; none at the end."""
         ...
 
+    def read_at(self, descriptor: int, size: int, offset: int) -> bytes:
+        """The bytes from `offset` on, at most `size`."""
+        ...
+
     def write(self, descriptor: int, data: memoryview) -> int:
         """Write some of `data`, and say how much."""
         ...
@@ -85,6 +89,9 @@ class RealDisk:
 
     def read(self, descriptor: int, size: int) -> bytes:
         return os.read(descriptor, size)
+
+    def read_at(self, descriptor: int, size: int, offset: int) -> bytes:
+        return os.pread(descriptor, size, offset)
 
     def write(self, descriptor: int, data: memoryview) -> int:
         return os.write(descriptor, data)

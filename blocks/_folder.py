@@ -68,6 +68,17 @@ class Folder:
         chunks = self.stream(key)
         return None if chunks is None else b"".join(chunks)
 
+    def get_range(self, key: str, start: int, length: int) -> bytes | None:
+        with self._told(key):
+            try:
+                descriptor = self.disk.open(self._path(key))
+            except FileNotFoundError:
+                return None
+            try:
+                return self.disk.read_at(descriptor, length, start)
+            finally:
+                self.disk.close(descriptor)
+
     def stream(self, key: str) -> Iterator[bytes] | None:
         with self._told(key):
             try:

@@ -48,6 +48,9 @@ class Guard:
     def get(self, key: str) -> bytes | None:
         return self._backend.get(key)
 
+    def get_range(self, key: str, start: int, length: int) -> bytes | None:
+        return self._backend.get_range(key, start, length)
+
     def stream(self, key: str) -> Iterator[bytes] | None:
         return self._backend.stream(key)
 

@@ -60,11 +60,14 @@ class Objects:
         return data
 
     def stream(self, name: str) -> Iterator[bytes]:
-        """The same in pieces; damage is known, and raised, only after the last."""
+        """The same in pieces; damage is known, and raised, only after the last. Missing ones raise at once."""
         key = key_of(name)
         chunks = self._backend.stream(key)
         if chunks is None:
             raise ObjectMissing(self._store, key)
+        return self._checked(name, key, chunks)
+
+    def _checked(self, name: str, key: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
         hasher = hashlib.sha256()
         for chunk in chunks:
             hasher.update(chunk)

@@ -7,34 +7,52 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from prefect_mlops.blocks._backend import CHUNK
+from prefect_mlops.blocks import _packing
+from prefect_mlops.blocks._backend import CHUNK, Backend
+from prefect_mlops.blocks._contents import Contents
 from prefect_mlops.blocks._locks import lock_now
 from prefect_mlops.blocks._objects import Objects
+from prefect_mlops.blocks._packs import Packs
 from prefect_mlops.blocks.errors import Invalid
 from prefect_mlops.blocks.release import File, Snapshot
+
+_MANY = 64
 
 
 def add(objects: Objects, lanes: int, path: Path) -> Snapshot:
     """Keep the file, or all files of the folder, `path`, and the manifest that names them."""
     found = _files(path)
     with ThreadPoolExecutor(lanes, thread_name_prefix="add") as pool:
-        files = pool.map(lambda item: _add_file(objects, *item), found)
-        snapshot = Snapshot(files=tuple(sorted(files, key=lambda file: file.path)))
+        return _manifest(objects, found, pool.map(lambda item: _add_file(objects, item[1]), found))
+
+
+def pack(backend: Backend, packs: Packs, store: str, objects: Objects, path: Path) -> Snapshot:
+    """Keep the same in packs, so that only what is new takes space."""
+    found = _files(path)
+    return _manifest(objects, found, _packing.pack(backend, packs, store, [place for _, place in found]))
+
+
+def _manifest(objects: Objects, found: list[tuple[str, str]], kept: Iterable[tuple[int, str]]) -> Snapshot:
+    """Keep the manifest of files whose content, of that size and digest, is kept."""
+    files = [
+        {"path": name, "size": size, "digest": digest} for (name, _), (size, digest) in zip(found, kept, strict=True)
+    ]
+    snapshot = Snapshot.model_validate({"files": sorted(files, key=itemgetter("path"))})
     objects.put(snapshot.canonical())
     return snapshot
 
 
-def checkout(objects: Objects, snapshot: Snapshot, folder: Path) -> None:
+def checkout(contents: Contents, snapshot: Snapshot, folder: Path) -> None:
     """Write the files of `snapshot` to the new folder `folder`, which appears whole or not at all."""
     try:
-        if _appear(objects, snapshot, folder):
+        if _appear(contents, snapshot, folder):
             return
         same = _hashed(folder) == {file.path: file.digest for file in snapshot.files}
     except OSError as error:
@@ -45,13 +63,13 @@ def checkout(objects: Objects, snapshot: Snapshot, folder: Path) -> None:
         raise Invalid(f"the folder {folder}", rule, "other files", "name another")
 
 
-def _appear(objects: Objects, snapshot: Snapshot, folder: Path) -> bool:
+def _appear(contents: Contents, snapshot: Snapshot, folder: Path) -> bool:
     """Write beside `folder`, then rename; False if there is something already, or first."""
     if folder.is_dir() and any(folder.iterdir()):
         return False
     _sweep(folder)
     with _draft(folder) as draft:
-        _write(objects, snapshot, draft)
+        _write(contents, snapshot, draft)
         try:
             draft.rename(folder)
         except OSError:
@@ -62,35 +80,54 @@ def _appear(objects: Objects, snapshot: Snapshot, folder: Path) -> bool:
         return True
 
 
-def content(objects: Objects, file: File) -> Iterator[bytes]:
+def content(contents: Contents, file: File) -> Iterator[bytes]:
     """The bytes of one file of a snapshot; digest and size are checked after the last."""
     size = 0
-    for chunk in objects.stream(file.digest):
+    for chunk in contents.stream(file.digest):
         size += len(chunk)
         yield chunk
     if size != file.size:
         raise Invalid(f"the size of {file.path} in its snapshot", f"is that of its bytes, {size}", file.size)
 
 
-def _files(path: Path) -> list[tuple[str, Path]]:
+def _files(path: Path) -> list[tuple[str, str]]:
     """Path inside the snapshot, and on the disk, of each file."""
     try:
         if not path.is_dir():
-            return [(path.name, _plain(path, path.parent))]
-        found = [(file.relative_to(path).as_posix(), _plain(file, path)) for file in _walk(path)]
+            found = [(path.name, str(_plain(path, path.parent)))]
+        else:
+            found = [(entry.path[len(str(path)) + 1 :], _place(entry, path)) for entry in _walk(path)]
     except OSError as error:
         raise _unreadable(path, error) from error
     if not found:
         raise Invalid(f"the folder {path}", "holds at least one file", "none", "name another")
+    for name, place in found:
+        _check_name(name, place)
     return found
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for child in sorted(folder.iterdir()):
-        if child.is_dir() and not child.is_symlink():
-            yield from _walk(child)
-        else:
-            yield child
+def _check_name(name: str, place: str) -> None:
+    try:
+        name.encode()
+        plain = "\\" not in name
+    except UnicodeEncodeError:
+        plain = False
+    if not plain:
+        rule = "is text in UTF-8 without a backslash"
+        raise Invalid(f"the name of the file {os.fsencode(place)!r}", rule, os.fsencode(name), "rename it")
+
+
+def _walk(folder: Path | str) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as children:
+        for child in sorted(children, key=lambda entry: entry.name):
+            if child.is_dir(follow_symlinks=False):
+                yield from _walk(child.path)
+            else:
+                yield child
+
+
+def _place(entry: os.DirEntry[str], inside: Path) -> str:
+    return entry.path if entry.is_file(follow_symlinks=False) else str(_plain(Path(entry.path), inside))
 
 
 def _plain(path: Path, inside: Path) -> Path:
@@ -109,24 +146,18 @@ def _kind(path: Path) -> str:
     return next((name for name, test in kinds.items() if test(mode)), "device")
 
 
-def _add_file(objects: Objects, name: str, path: Path) -> File:
+def _add_file(objects: Objects, path: str) -> tuple[int, str]:
     """Hash first, for the name; then stream under that name what still must have that hash."""
     size, hasher = 0, hashlib.sha256()
     for chunk in _read(path):
         size += len(chunk)
         hasher.update(chunk)
     digest = f"sha256:{hasher.hexdigest()}"
-    try:
-        file = File(path=name, size=size, digest=digest)
-        file.canonical()
-    except (ValidationError, UnicodeEncodeError) as error:
-        rule = "is text in UTF-8 without a backslash"
-        raise Invalid(f"the name of the file {os.fsencode(path)!r}", rule, os.fsencode(name), "rename it") from error
     objects.put_stream(digest, lambda: _unchanged(path, digest))
-    return file
+    return size, digest
 
 
-def _unchanged(path: Path, digest: str) -> Iterator[bytes]:
+def _unchanged(path: str, digest: str) -> Iterator[bytes]:
     hasher = hashlib.sha256()
     for chunk in _read(path):
         hasher.update(chunk)
@@ -135,16 +166,16 @@ def _unchanged(path: Path, digest: str) -> Iterator[bytes]:
         raise Invalid(f"the file {path}", "stays as it is while it is added", "a change", "stop what writes to it")
 
 
-def _read(path: Path) -> Iterator[bytes]:
+def _read(path: str) -> Iterator[bytes]:
     try:
-        with path.open("rb", buffering=0) as file:
+        with Path(path).open("rb", buffering=0) as file:
             while chunk := file.read(CHUNK):
                 yield chunk
     except OSError as error:
         raise _unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: OSError) -> Invalid:
+def _unreadable(path: str | Path, error: OSError) -> Invalid:
     return Invalid(str(error.filename or path), "can be read", (error.strerror or str(error)).lower(), "look at it")
 
 
@@ -192,25 +223,22 @@ def _lock(folder: Path) -> int | None:
     return None
 
 
-def _write(objects: Objects, snapshot: Snapshot, draft: Path) -> None:
+def _write(contents: Contents, snapshot: Snapshot, draft: Path) -> None:
     for file in snapshot.files:
         target = draft / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
-        _write_file(target, content(objects, file))
-    for folder, _, _ in os.walk(draft):
-        _sync(Path(folder))
+        with target.open("xb") as out:
+            out.writelines(content(contents, file))
+    if len(snapshot.files) > _MANY and sys.platform == "linux":
+        os.sync()  # it waits there, and is a hundred times as fast as a sync of each
+        return
+    for folder, _, names in os.walk(draft):
+        for path in (*(Path(folder, name) for name in names), Path(folder)):
+            _sync(path)
 
 
-def _write_file(target: Path, chunks: Iterable[bytes]) -> None:
-    with target.open("xb") as out:
-        for chunk in chunks:
-            out.write(chunk)
-        out.flush()
-        os.fsync(out.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
@@ -219,7 +247,8 @@ def _sync(folder: Path) -> None:
 
 def _hashed(folder: Path) -> dict[str, str]:
     found: dict[str, str] = {}
-    for path in _walk(folder):
-        with path.open("rb") as file:
-            found[path.relative_to(folder).as_posix()] = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    for entry in _walk(folder):
+        with Path(entry.path).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        found[Path(entry.path).relative_to(folder).as_posix()] = f"sha256:{digest}"
     return found

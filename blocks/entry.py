@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
-from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints
 
-from prefect_mlops.blocks._canonical import Digest, Label, Value, digest
+from prefect_mlops.blocks._canonical import BranchName, Digest, Label, Value
+from prefect_mlops.blocks._sealed import Sealed
 from prefect_mlops.blocks.errors import MlopsError
 from prefect_mlops.blocks.split import Split
 
@@ -18,7 +15,18 @@ Time = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0
 """A moment in UTC with microseconds; its text sorts as the time does."""
 
 Kind = Literal[
-    "genesis", "released", "asked", "observed", "approval", "waiver", "verdict", "takeover", "sweep", "erased"
+    "genesis",
+    "taken",
+    "released",
+    "settled",
+    "asked",
+    "observed",
+    "approval",
+    "waiver",
+    "verdict",
+    "takeover",
+    "sweep",
+    "erased",
 ]
 Move = Literal["advance", "rollback", "reassert"]
 Outcome = Literal["passed", "failed", "could not be measured", "inconclusive"]
@@ -58,12 +66,33 @@ class Genesis(Value):
     )
 
 
+class Taken(Value):
+    """A run takes the head of a branch, to train on it; what it releases, or why nothing, closes this."""
+
+    kind: Literal["taken"] = "taken"
+    branch: BranchName
+    move: int = Field(ge=0, lt=10**12)
+    commit: Digest
+    deadline: Time
+
+
+class Settled(Value):
+    """What came of a head that was taken, where no new release did; only `passed` names one, which was there."""
+
+    kind: Literal["settled"] = "settled"
+    outcome: Outcome
+    release: Digest | None = None
+    detail: str = ""
+    evidence: Digest | None = None
+
+
 class Released(Value):
     """A release got its number: `credit-v3` is number 3 of the service `credit`."""
 
     kind: Literal["released"] = "released"
     release: Digest
     number: int = Field(ge=1)
+    commit: Digest | None = None
 
 
 class Asked(Value):
@@ -142,7 +171,7 @@ class Erased(Value):
 
 
 Body = Annotated[
-    Genesis | Released | Asked | Seen | Approval | Waiver | Judged | Takeover | Sweep | Erased,
+    Genesis | Taken | Released | Settled | Asked | Seen | Approval | Waiver | Judged | Takeover | Sweep | Erased,
     Field(discriminator="kind"),
 ]
 
@@ -158,7 +187,7 @@ class NotAnEntry(MlopsError):
         return f"log entry {self.number} is damaged: {self.reason}; run `prefect-mlops verify`"
 
 
-class Entry(Value):
+class Entry(Sealed):
     """One sentence of the log: immutable, numbered, chained to the one before it."""
 
     v: Literal[1] = 1
@@ -190,26 +219,6 @@ class Entry(Value):
         (service,) = self.services
         return service
 
-    def encode(self) -> bytes:
-        """The entry's bytes: a line of canonical JSON, and a line with its sha256."""
-        return self._line + b"\n" + hashlib.sha256(self._line).hexdigest().encode() + b"\n"
-
-    @cached_property
-    def hash(self) -> str:
-        """The digest that the next entry names as `prev`."""
-        return digest(self._line)
-
-    @cached_property
-    def _line(self) -> bytes:
-        return self.canonical()
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy, with bytes of its own."""
-        copied = super().model_copy(update=update, deep=deep)
-        for cached in ("_line", "hash"):
-            vars(copied).pop(cached, None)
-        return copied
-
     @classmethod
     def decode(cls, number: int, data: bytes) -> Entry:
         """Read the bytes stored under `number`.
@@ -217,17 +226,10 @@ class Entry(Value):
         Raises:
             NotAnEntry: If they are not exactly the bytes that `encode` writes, or are of another number.
         """
-        line, _, rest = data.partition(b"\n")
-        if rest != hashlib.sha256(line).hexdigest().encode() + b"\n":
-            raise NotAnEntry(number, "its second line is not the sha256 of its first")
         try:
-            entry = cls.model_validate(json.loads(line))
-        except RecursionError:
-            raise NotAnEntry(number, "its first line is not an entry (it is nested too deeply)") from None
-        except (ValidationError, ValueError) as error:
-            raise NotAnEntry(number, f"its first line is not an entry ({str(error).splitlines()[0]})") from None
-        if entry.encode() != data:
-            raise NotAnEntry(number, "its first line is not in canonical form")
+            entry = cls.unsealed(data)
+        except ValueError as error:
+            raise NotAnEntry(number, str(error)) from None
         if entry.seq != number:
             raise NotAnEntry(number, f"it says that it is number {entry.seq}")
         return entry

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import getpass
-import importlib.metadata
 import json
 import logging
-import os
-import socket
-import uuid
 from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import psutil
 from pydantic import ValidationError
 
 from prefect_mlops.blocks._canonical import canonical
-from prefect_mlops.blocks.entry import Actor, Body, Entry, Genesis, Run, Time, Writer
+from prefect_mlops.blocks.entry import Actor, Body, Entry, Genesis, Run
 from prefect_mlops.blocks.errors import Invalid, MlopsError
 from prefect_mlops.blocks.split import Split
 from prefect_mlops.blocks.state import IllegalEntry, Moving, State, at
-from prefect_mlops.blocks.store import Journal, Store
+from prefect_mlops.blocks.writer import moment, os_user, this_writer
+
+if TYPE_CHECKING:
+    from prefect_mlops.blocks.store import Journal, Store
 
 logger = logging.getLogger("prefect_mlops")
 
@@ -51,19 +48,6 @@ class Draft:
     """Whether the entry begins a rollout, which then has the entry's own number."""
     closes: int | None = None
     reason: str = ""
-
-
-def moment(when: datetime) -> Time:
-    """A time as the log writes it: UTC, with microseconds."""
-    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def os_user() -> Actor:
-    """Whoever the operating system says is running this process."""
-    try:
-        return Actor(name=getpass.getuser(), assurance="os-user")
-    except (KeyError, OSError):
-        return Actor(name=f"uid {os.getuid()}", assurance="os-user")
 
 
 @dataclass
@@ -189,7 +173,7 @@ class ReleaseLog:
     def _sealed(self, state: State, draft: Draft) -> Entry:
         raw = moment(self.clock())
         time = max(raw, state.head.time) if state.head else raw
-        writer = Writer(nonce=uuid.uuid4().hex, host=socket.gethostname(), process=own_mark(), code=_version())
+        writer = this_writer()
         try:
             return Entry(
                 store=self.store.id,
@@ -238,37 +222,3 @@ class ReleaseLog:
             draft.replace(path)
         except OSError as error:
             logger.warning("log entry %s is written, but %s could not be: %s", entry.seq, path, error)
-
-
-def process_mark(pid: int) -> str:
-    """Number and start of a running process, which no later process shares; empty if it is gone."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return "" if fields[0] in "ZX" else f"{pid}@{fields[19]}"  # ticks since the machine started, on no clock
-    except (OSError, IndexError):
-        pass
-    try:
-        return f"{pid}@{psutil.Process(pid).create_time():.2f}"
-    except (psutil.Error, ValueError, OverflowError):
-        return ""
-
-
-def own_mark() -> str:
-    """Number and start of this process."""
-    return _own_mark(os.getpid())
-
-
-@cache
-def _own_mark(pid: int) -> str:
-    return process_mark(pid)
-
-
-def is_gone(writer: Writer) -> bool:
-    """Whether the process that wrote is known to have ended: a hint when to look, never a proof of safety."""
-    pid, _, _ = writer.process.partition("@")
-    return writer.host == socket.gethostname() and pid.isdecimal() and process_mark(int(pid)) != writer.process
-
-
-@cache
-def _version() -> str:
-    return importlib.metadata.version("prefect-mlops")

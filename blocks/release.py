@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -36,10 +37,28 @@ class Snapshot(Value):
             raise ValueError(f"the files of a snapshot are sorted by path and each path is there once, got {paths}")
         return self
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The digest of the canonical manifest."""
         return digest(self.canonical())
+
+
+class Diff(Value):
+    """What differs between two snapshots."""
+
+    added: tuple[str, ...] = Field(description="Paths that only the second has.")
+    removed: tuple[str, ...] = Field(description="Paths that only the first has.")
+    changed: tuple[str, ...] = Field(description="Paths that both have, with other bytes.")
+
+    @classmethod
+    def between(cls, before: Snapshot, after: Snapshot) -> Diff:
+        """What makes `after` of `before`."""
+        old, new = ({file.path: file.digest for file in one.files} for one in (before, after))
+        return cls(
+            added=tuple(sorted(new.keys() - old.keys())),
+            removed=tuple(sorted(old.keys() - new.keys())),
+            changed=tuple(sorted(path for path in old.keys() & new.keys() if old[path] != new[path])),
+        )
 
 
 class Release(Value):

@@ -16,6 +16,8 @@ from prefect_mlops.blocks.entry import (
     Judged,
     Released,
     Seen,
+    Settled,
+    Taken,
     Takeover,
     Time,
     Verdict,
@@ -50,11 +52,29 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """The newest move of a branch that a run took to train on.
+
+    Attributes:
+        taken: The entry with which it took it.
+        move: Number of the move.
+        tries: How many runs have taken it, one after the other.
+        closed: The entry that says what came of it; None as long as nothing did.
+    """
+
+    taken: Entry
+    move: int
+    tries: int = 1
+    closed: Entry | None = None
+
+
+@dataclass(frozen=True)
 class Service:
     """What the log knows of one service.
 
     `split` is what it served when somebody last looked and closed an ask; `asked` is the
     one ask that is open; `driver` is the entry whose writer may drive the target, and its number the fence.
+    `claims` says of each branch which move was taken last to train on.
     """
 
     name: str
@@ -66,6 +86,7 @@ class Service:
     since: str | None = None
     changes: tuple[Change, ...] = ()
     past: tuple[tuple[int, Split], ...] = ()
+    claims: dict[str, Claim] = field(default_factory=dict[str, Claim])
 
     @property
     def fence(self) -> int | None:
@@ -141,14 +162,19 @@ class State:
         _need(entry.time >= entry.raw_time or not entry.clamped, "a clamped time is not before the raw one")
         _need((entry.time != entry.raw_time) == entry.clamped, "time and raw_time differ just where it was clamped")
         _need(entry.rollout is None or 0 <= entry.rollout <= entry.seq, "a rollout starts at an entry before its end")
-        _need(entry.closes is None or entry.kind == "observed", "only what was observed closes something")
+        closing = entry.kind in {"observed", "released", "settled"}
+        _need(entry.closes is None or closing, "only what was observed, released or settled closes something")
 
     def _fold(self, entry: Entry) -> State:
         match entry.body:
             case Genesis():
                 return replace(self, genesis=entry, head=entry)
+            case Taken() as body:
+                return self._with(entry, _taken(self._one(entry), entry, body))
             case Released() as body:
-                return self._with(entry, _released(self._one(entry), body))
+                return self._with(entry, _released(self._one(entry), entry, body))
+            case Settled() as body:
+                return self._with(entry, _settled(self._one(entry), entry, body))
             case Asked() as body:
                 return self._with(entry, _asked(self._one(entry), entry, body))
             case Seen() as body:
@@ -212,11 +238,38 @@ def at(entries: Iterable[Entry], service: str, when: Time) -> Split | Moving:
     return Moving(known.asked.body.before, known.asked.body.after, known.asked.seq)
 
 
-def _released(service: Service, body: Released) -> Service:
+def _taken(service: Service, entry: Entry, body: Taken) -> Service:
+    last, tries = service.claims.get(body.branch), 1
+    if last is not None:
+        what = f"move {last.move} of {body.branch} was taken"
+        _need(body.move >= last.move, f"{what}, which came after {body.move}")
+        if last.closed is not None:
+            _need(body.move > last.move, f"{what}, and entry {last.closed.seq} says what came of it")
+        elif body.move == last.move:
+            tries = last.tries + 1
+    return replace(service, claims={**service.claims, body.branch: Claim(entry, body.move, tries)})
+
+
+def _released(service: Service, entry: Entry, body: Released) -> Service:
     _need(body.release not in service.numbers, f"{body.release} has a number already")
     number = len(service.numbers) + 1
     _need(body.number == number, f"the next number of {service.name} is {number}, not {body.number}")
-    return replace(service, numbers={**service.numbers, body.release: number})
+    closed = service if entry.closes is None else _closed(service, entry)
+    return replace(closed, numbers={**service.numbers, body.release: number})
+
+
+def _settled(service: Service, entry: Entry, body: Settled) -> Service:
+    _need((body.outcome == "passed") == (body.release is not None), "what passed names a release, and nothing else")
+    _need(body.release is None or body.release in service.numbers, f"{body.release} was never released")
+    return _closed(service, entry)
+
+
+def _closed(service: Service, entry: Entry) -> Service:
+    """Whoever was taken over closes nothing any more."""
+    for branch, claim in service.claims.items():
+        if claim.taken.seq == entry.closes and claim.closed is None:
+            return replace(service, claims={**service.claims, branch: replace(claim, closed=entry)})
+    raise _BrokenRule(f"it closes {entry.closes}, which no run of {service.name} has taken, or not any more")
 
 
 def _asked(service: Service, entry: Entry, body: Asked) -> Service:

@@ -13,12 +13,16 @@ from pydantic_core import PydanticCustomError
 from prefect_mlops.blocks import _location, _tree
 from prefect_mlops.blocks._backend import Backend
 from prefect_mlops.blocks._canonical import Value
+from prefect_mlops.blocks._contents import Contents
 from prefect_mlops.blocks._folder import Folder
 from prefect_mlops.blocks._guard import IDENTITY, Guard
 from prefect_mlops.blocks._journal import NAME, NUMBER, Journal
 from prefect_mlops.blocks._objects import PREFIX, Objects, digest_of
+from prefect_mlops.blocks._packs import INDEXES, PACKS, Packs, name_of
+from prefect_mlops.blocks._packs_proof import Proof
+from prefect_mlops.blocks.commit import Commit
 from prefect_mlops.blocks.errors import Invalid
-from prefect_mlops.blocks.release import Release, Snapshot
+from prefect_mlops.blocks.release import Diff, Release, Snapshot
 
 __all__ = ["Journal", "Store"]
 
@@ -53,6 +57,7 @@ class Store(Block):
 
     _backend: Backend | None = PrivateAttr(default=None)
     _guard: Guard | None = PrivateAttr(default=None)
+    _packs: Packs | None = PrivateAttr(default=None)
 
     @field_validator("url")
     @classmethod
@@ -71,7 +76,7 @@ class Store(Block):
 
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()
-        private = {**(state.get("__pydantic_private__") or {}), "_backend": None, "_guard": None}
+        private = {**(state.get("__pydantic_private__") or {}), "_backend": None, "_guard": None, "_packs": None}
         return {**state, "__pydantic_private__": private}
 
     @property
@@ -131,6 +136,17 @@ class Store(Block):
         """
         return _tree.add(self._objects, self._guarded.lanes, Path(path))
 
+    def pack(self, path: Path) -> Snapshot:
+        """Keep the same in packs, where only what is new takes space; the snapshot's id is the same.
+
+        Large files are cut where their content says, so that an edit adds what lies around it; many small
+        files go into one object. `add` is for what others load by its key, such as models.
+
+        Raises:
+            Invalid, ObjectDamaged, StoreRefused, StoreUnreachable: As in `add`.
+        """
+        return _tree.pack(self._guarded, self._packed, self.url, self._objects, Path(path))
+
     def snapshot(self, snapshot_id: str) -> Snapshot:
         """The manifest with that id.
 
@@ -150,7 +166,7 @@ class Store(Block):
             ObjectMissing, ObjectDamaged, StoreUnreachable: As in `get`.
         """
         snapshot = self.snapshot(snapshot_id)
-        _tree.checkout(self._objects, snapshot, Path(folder))
+        _tree.checkout(self._contents, snapshot, Path(folder))
         return snapshot
 
     def check(self, snapshot_id: str) -> None:
@@ -161,8 +177,25 @@ class Store(Block):
             ObjectMissing, ObjectDamaged, StoreUnreachable: As in `get`.
         """
         for file in self.snapshot(snapshot_id).files:
-            for _ in _tree.content(self._objects, file):
+            for _ in _tree.content(self._contents, file):
                 pass
+
+    def diff(self, before: str, after: str) -> Diff:
+        """What differs between two snapshots, by path.
+
+        Raises:
+            Invalid, ObjectMissing, ObjectDamaged, StoreUnreachable: As in `snapshot`.
+        """
+        return Diff.between(self.snapshot(before), self.snapshot(after))
+
+    def commit_at(self, commit_id: str) -> Commit:
+        """The commit with that id.
+
+        Raises:
+            Invalid: If the object is no commit.
+            ObjectMissing, ObjectDamaged, StoreUnreachable: As in `get`.
+        """
+        return self._document(Commit, commit_id)
 
     def release(self, digest: str) -> Release:
         """The release document with that digest.
@@ -176,6 +209,10 @@ class Store(Block):
     def put_release(self, release: Release) -> str:
         """Keep a release document, and return its digest. Raises what `put` raises."""
         return self.put(release.canonical())
+
+    def packs_proof(self) -> Proof:
+        """What says which packs and indexes are not as they were written."""
+        return Proof(self._guarded, self.url)
 
     def digests(self) -> Iterator[str]:
         """Every object that a listing shows, in the order of their digests."""
@@ -207,6 +244,16 @@ class Store(Block):
     def _objects(self) -> Objects:
         return Objects(self._guarded, self.url)
 
+    @property
+    def _packed(self) -> Packs:
+        if self._packs is None:
+            self._packs = Packs(self._guarded, self.url)
+        return self._packs
+
+    @property
+    def _contents(self) -> Contents:
+        return Contents(self._objects, self._packed)
+
     def _connect(self) -> Backend:
         where = _location.place(self.url)
         if isinstance(where, Path):
@@ -227,7 +274,11 @@ class Store(Block):
 
 
 def _known(key: str) -> bool:
-    return key == IDENTITY or (digest_of(key) is not None if key.startswith(PREFIX) else _is_entry(key))
+    if key.startswith(PREFIX):
+        return digest_of(key) is not None
+    if key.startswith((PACKS, INDEXES)):
+        return name_of(key) is not None
+    return key == IDENTITY or _is_entry(key)
 
 
 def _is_entry(key: str) -> bool:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from prefect_mlops.blocks._guard import IDENTITY
 from prefect_mlops.blocks._objects import key_of
-from prefect_mlops.blocks.entry import Asked, Entry, NotAnEntry, Released
+from prefect_mlops.blocks.branch import Branch, NotAMove, branches, decoded
+from prefect_mlops.blocks.entry import Asked, Entry, NotAnEntry, Released, Taken
 from prefect_mlops.blocks.errors import (
     Invalid,
     MlopsError,
@@ -85,8 +86,11 @@ def verify(log: ReleaseLog, anchors: Mapping[str, int | tuple[int, str]] | None 
     state, hashes = check.log(log, numbers)
     report.entries = state.next
     check.others(log)
+    moved = check.branches()
     _check_anchors(log, hashes, known, report)
     report.unproven = _unproven(state, known)
+    if moved:
+        report.unproven.append("that no branch lost its newest moves: nothing outside the store remembers them")
     return report
 
 
@@ -99,6 +103,7 @@ class _Check:
     id: str | None = None
     sound: set[str] = field(default_factory=set[str])
     walked: set[str] = field(default_factory=set[str])
+    packed: set[str] = field(default_factory=set[str])
 
     def identity(self) -> str | None:
         """The store's id, if it can be read."""
@@ -121,15 +126,66 @@ class _Check:
                 self.sound.add(digest)
             except _UNSOUND as error:
                 self.report.blame(key_of(digest), str(error))
+        proof = self.store.packs_proof()
+        for key, what in proof.faults():
+            self.report.blame(key, what)
+        self.report.objects += proof.keys
+        self.packed = proof.files
+
+    def branches(self) -> bool:
+        """Check every branch, and what its commits name; whether there is any."""
+        names = branches(self.store)
+        for name in names:
+            branch = Branch(self.store, name)
+            journal, before, expected = branch.journal, None, 0
+            for number in journal.numbers():
+                if number != expected:
+                    self.report.blame(
+                        journal.key(expected), f"entry {expected} is missing, though later ones are there"
+                    )
+                    before = None
+                expected = number + 1
+                try:
+                    before = decoded(name, number, journal.read(number) or b"", before)
+                except NotAMove as error:
+                    self.report.blame(journal.key(number), error.reason)
+                    before = None
+                    continue
+                if self.id not in (None, before.store):
+                    self.report.blame(journal.key(number), f"it is of store {before.store}")
+                self._commit(before.commit, f"entry {number} of branch {name}")
+        return bool(names)
+
+    def _commit(self, digest: str, by: str) -> None:
+        """A commit, its snapshot and all that it came from."""
+        waiting = [(digest, by)]
+        while waiting:
+            digest, by = waiting.pop()
+            if digest in self.walked or not self._need(digest, by):
+                continue
+            self.walked.add(digest)
+            try:
+                commit = self.store.commit_at(digest)
+            except _UNSOUND as error:
+                self.report.blame(key_of(digest), f"the commit cannot be read: {error}")
+                continue
+            named = [commit.snapshot, *([commit.extractor.code] if commit.extractor and commit.extractor.code else [])]
+            for snapshot in named:
+                if self._need(snapshot, f"commit {digest}") and snapshot not in self.walked:
+                    self.walked.add(snapshot)
+                    self._snapshot(snapshot, f"commit {digest}")
+            waiting += [(parent, f"commit {digest} as a parent") for parent in commit.parents]
 
     def others(self, log: ReleaseLog) -> None:
         """Check the logs of other environments too: what they name must be there as well."""
         for name in self.store.journals():
             kind, _, environment = name.partition("/")
             journal = self.store.journal(name)
+            if kind == "branches":
+                continue
             if kind != "log":
                 for number in journal.numbers():
-                    self.report.blame(journal.key(number), f"{name} is no log")
+                    self.report.blame(journal.key(number), f"{name} is neither a log nor a branch")
             elif environment != log.environment:
                 self.log(ReleaseLog(self.store, environment, actor=log.actor), journal.numbers())
 
@@ -179,6 +235,23 @@ class _Check:
             self._need(digest, f"entry {entry.seq}")
         if isinstance(entry.body, Released) and self._need(entry.body.release, "the log as a release"):
             self._release(entry.service, entry.body.release)
+        if isinstance(entry.body, (Released, Taken)) and entry.body.commit is not None:
+            self._commit(entry.body.commit, f"entry {entry.seq}")
+        if isinstance(entry.body, Taken):
+            self._taken(entry.body, f"entry {entry.seq}")
+
+    def _taken(self, body: Taken, by: str) -> None:
+        """A move that was taken is there, and is the one that was taken; so branches are anchored in the log."""
+        journal = Branch(self.store, body.branch).journal
+        data = journal.read(body.move)
+        if data is None:
+            return self.report.blame(journal.key(body.move), f"missing, though {by} took it")
+        try:
+            if decoded(body.branch, body.move, data, None).commit != body.commit:
+                self.report.blame(journal.key(body.move), f"it does not name the commit that {by} took")
+        except NotAMove as error:
+            self.report.blame(journal.key(body.move), error.reason)
+        return None
 
     def _release(self, service: str, digest: str) -> None:
         try:
@@ -201,7 +274,8 @@ class _Check:
         except _UNSOUND as error:
             return self.report.blame(key_of(digest), f"the snapshot cannot be read: {error}")
         for file in files:
-            self._need(file.digest, f"{by}/{file.path}")
+            if file.digest not in self.packed:
+                self._need(file.digest, f"{by}/{file.path}")
         return None
 
     def _need(self, digest: str, by: str) -> bool:

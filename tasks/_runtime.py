@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from prefect_mlops.blocks._functions import function_named
 from prefect_mlops.blocks.recipe import Recipe
 from prefect_mlops.blocks.release import Snapshot
 from prefect_mlops.blocks.store import Store
@@ -18,12 +19,26 @@ _BASE = ("scikit-learn", "pandas", "numpy", "cloudpickle")
 
 def keep_code(store: Store, recipe: Recipe, folder: Path) -> Snapshot:
     """Keep the source of the training function's module, and which commit it was of, where git knows."""
-    module = sys.modules[recipe.train.partition(":")[0]]
+    return _keep_module(store, recipe.train, {"train": recipe.train, "recipe": recipe.model_dump(mode="json")}, folder)
+
+
+def keep_extractor(store: Store, function: str, folder: Path) -> Snapshot:
+    """Keep the source of the module of the extractor `function`, in the same way.
+
+    Raises:
+        Invalid: If there is no such function.
+    """
+    function_named(function, "extractor")
+    return _keep_module(store, function, {"extractor": function}, folder)
+
+
+def _keep_module(store: Store, function: str, facts: dict[str, object], folder: Path) -> Snapshot:
+    module = sys.modules[function.partition(":")[0]]
     folder.mkdir(parents=True)
     source = Path(module.__file__) if module.__file__ else None
     if source is not None:
         (folder / source.name).write_bytes(source.read_bytes())
-    facts = {"format": 1, "train": recipe.train, "recipe": recipe.model_dump(mode="json"), **_commit(source)}
+    facts = {"format": 1, **facts, **_commit(source)}
     (folder / "code.json").write_text(json.dumps(facts, indent=1, sort_keys=True))
     return store.add(folder)
 

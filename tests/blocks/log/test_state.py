@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from prefect_mlops.blocks.entry import Approval, Entry, Genesis, Judged, Released, Seen, Takeover
 from prefect_mlops.blocks.errors import Invalid, NothingBefore
-from prefect_mlops.blocks.log import Draft, moment
+from prefect_mlops.blocks.log import Draft
 from prefect_mlops.blocks.split import Split
 from prefect_mlops.blocks.state import IllegalEntry, Moving, State, at, fold
+from prefect_mlops.blocks.writer import moment
 from prefect_mlops.tasks._undoing import destination
 from tests.blocks.log.stories import DEADLINE, POLICY, Teller, digest, memory_log
 from tests.blocks.store.doubles import Shelf
@@ -73,7 +74,11 @@ BODIES = [
     (Seen(split=Split.of(V1), ready={}, fence=4, verdict="applied"), {"closes": 4}, "nothing is open"),
     (Judged(release=NOBODY, gate="probes", outcome="passed"), {}, "was never released"),
     (Approval(release=NOBODY, decision="approved", shown=POLICY), {}, "was never released"),
-    (Judged(release=V1, gate="probes", outcome="passed"), {"closes": 4}, "only what was observed closes"),
+    (
+        Judged(release=V1, gate="probes", outcome="passed"),
+        {"closes": 4},
+        "only what was observed, released or settled closes",
+    ),
 ]
 
 

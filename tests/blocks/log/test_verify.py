@@ -15,12 +15,13 @@ import pytest
 
 from prefect_mlops.blocks._canonical import canonical
 from prefect_mlops.blocks._objects import key_of
-from prefect_mlops.blocks.entry import Approval, Entry, Judged
+from prefect_mlops.blocks.branch import Branch
+from prefect_mlops.blocks.entry import Approval, Entry, Judged, Settled, Taken
 from prefect_mlops.blocks.log import ReleaseLog
 from prefect_mlops.blocks.split import Split
 from prefect_mlops.blocks.store import Store
 from prefect_mlops.blocks.verify import to_json, verify
-from tests.blocks.log.stories import TESTER, Teller, digest, real_release
+from tests.blocks.log.stories import DEADLINE, TESTER, Teller, digest, real_release
 
 
 @dataclass
@@ -47,7 +48,10 @@ class Place:
 
 
 def history(folder: Path) -> Place:
-    """Four releases with real bytes, put live, judged, approved and rolled back: more than thirty entries."""
+    """Four releases with real bytes, put live, judged, approved and rolled back: more than thirty entries.
+
+    Beside them a branch of five commits, whose data is in packs; four of them were taken to train on.
+    """
     place = Place(folder / "store", folder / "receipts")
     log = place.log()
     store = log.store
@@ -69,6 +73,16 @@ def history(folder: Path) -> Place:
     teller.asked(Split.of(releases[3]))
     teller.seen(None, "unknown")
     teller.seen(Split.of(releases[2], warm=[releases[3]]), "undone")
+    for number in range(5):
+        for part in ("first", "second"):
+            (folder / "packed" / part).mkdir(parents=True, exist_ok=True)
+            rows = "".join(f"{part},{number},{row}\n" for row in range(50))
+            (folder / "packed" / part / "rows.csv").write_text(rows)
+        commit, _ = Branch(store, "main").commit(store.pack(folder / "packed"), source="made")
+        if number < 4:
+            taken = teller.write(Taken(branch="main", move=number, commit=commit, deadline=DEADLINE))
+            evidence = store.put(b"refused %d" % number)
+            teller.write(Settled(outcome="failed", detail="bad data", evidence=evidence), closes=taken.seq)
     return place
 
 
@@ -91,8 +105,11 @@ def test_a_sound_store_is_verified_to_the_last_byte(place: Place) -> None:
     report = verify(place.log())
     assert report.faults == []
     assert report.entries == place.log().state().next > 30
-    assert report.objects == len([file for file in place.files() if file.startswith("objects/")])
+    assert report.objects == len(
+        [file for file in place.files() if file.startswith(("objects/", "packs/", "indexes/"))]
+    )
     assert any("not signed" in sentence for sentence in report.unproven)
+    assert "that no branch lost its newest moves: nothing outside the store remembers them" in report.unproven
 
 
 # --- one corruption at a time, chosen at random, put right again
@@ -131,11 +148,11 @@ class Spoiler:
             path.write_bytes(data)
 
     def any(self) -> tuple[str, bytes]:
-        """A file, as often an entry as an object, and now and then the identity or an end of the log."""
-        entries = [key for key in self.place.files() if key.startswith("log/")]
-        objects = [key for key in self.place.files() if key.startswith("objects/")]
-        chosen = [entries, objects, entries, objects, ["store.json"], [entries[0], entries[-1]]]
-        key = self.rng.choice(self.rng.choice(chosen))
+        """A file, as often an entry as an object or a pack, and now and then the identity or an end of the log."""
+        rooms = ("log/", "objects/", "branches/", "packs/", "indexes/")
+        found = {room: [key for key in self.place.files() if key.startswith(room)] for room in rooms}
+        ends = [found["log/"][0], found["log/"][-1], "store.json"]
+        key = self.rng.choice(self.rng.choice([*found.values(), found["log/"], found["objects/"], ends]))
         return key, (self.place.root / key).read_bytes()
 
     def changed(self) -> list[set[str]]:
@@ -146,8 +163,16 @@ class Spoiler:
 
     def removed(self) -> list[set[str]]:
         key, _ = self.any()
+        if key == "branches/main/000000000004":
+            return []  # nothing remembers the newest move of a branch, and `verify` says that it cannot prove it
         self.write(key, None)
-        return [{key}]
+        return [{key, *self.packed()} if key.startswith("indexes/") else {key}]
+
+    def packed(self) -> set[str]:
+        """The names of what is found through indexes alone."""
+        store = Store(url=str(self.place.root))
+        snapshots = [store.snapshot(commit.snapshot) for _, commit in Branch(store, "main").log()]
+        return {key_of(file.digest) for snapshot in snapshots for file in snapshot.files}
 
     def swapped(self) -> list[set[str]]:
         entries = [key for key in self.place.files() if key.startswith("log/")]

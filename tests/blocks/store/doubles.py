@@ -121,6 +121,10 @@ class FlakyBackend:
         self._end(self._begin("get", key), key)
         return self.shelf.held.get(key)
 
+    def get_range(self, key: str, start: int, length: int) -> bytes | None:
+        data = self.get(key)
+        return None if data is None else data[start : start + length]
+
     def stream(self, key: str) -> Iterator[bytes] | None:
         data = self.get(key)
         return None if data is None else iter([data])

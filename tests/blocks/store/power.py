@@ -71,6 +71,11 @@ class PowerDisk:
         self._open[descriptor] = (node, at + size)
         return node.seen[at : at + size]
 
+    def read_at(self, descriptor: int, size: int, offset: int) -> bytes:
+        node, _ = self._open[descriptor]
+        assert isinstance(node, File)
+        return node.seen[offset : offset + size]
+
     def write(self, descriptor: int, data: memoryview) -> int:
         file, _ = self._open[descriptor]
         assert isinstance(file, File)

@@ -8,7 +8,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -17,12 +17,14 @@ import pytest
 from prefect_mlops.blocks._canonical import digest
 from prefect_mlops.blocks._disk import RealDisk
 from prefect_mlops.blocks._folder import Folder
+from prefect_mlops.blocks.branch import Branch
 from prefect_mlops.blocks.errors import StoreError, StoreRefused
 from prefect_mlops.blocks.store import Store
 from tests.blocks.store.power import Names, PowerDisk, PowerLoss
 from tests.blocks.store.writer import content
 
 LOG = "log/local"
+SOURCE = Path(__file__).with_name("__init__.py")
 Acknowledged = dict[str, object]
 
 
@@ -38,8 +40,8 @@ def new_disk(kind: type[PowerDisk] = PowerDisk) -> PowerDisk:
     return kind(Names({"disk": disk}, {"disk": disk}))
 
 
-def work(store: Store, acknowledged: Acknowledged) -> None:
-    """Everything a store writes, noting each thing once it was acknowledged."""
+def keep(store: Store, acknowledged: Acknowledged) -> None:
+    """Objects and journals, noting each thing once it was acknowledged."""
     acknowledged["id"] = store.id
     for number in range(2):
         name = store.put(b"object %d" % number)
@@ -52,6 +54,17 @@ def work(store: Store, acknowledged: Acknowledged) -> None:
     acknowledged[digest(b"streamed")] = b"streamed"
 
 
+def commit(store: Store, acknowledged: Acknowledged) -> None:
+    """A commit on a branch, of data in packs."""
+    snapshot = store.pack(SOURCE)
+    acknowledged["packed"] = snapshot.id
+    acknowledged["commit"], _ = Branch(store, "main").commit(snapshot, source="source")
+
+
+Work = Callable[[Store, Acknowledged], None]
+both = pytest.mark.parametrize("work", [keep, commit])
+
+
 def check(store: Store, acknowledged: Acknowledged) -> None:
     """What was acknowledged is there; what is there is whole."""
     journal = store.journal(LOG)
@@ -60,9 +73,15 @@ def check(store: Store, acknowledged: Acknowledged) -> None:
     for number in journal.numbers():
         assert journal.read(number) == b"entry %d" % number
     assert list(store.strays()) == []
+    assert list(store.packs_proof().faults()) == []
     for name, value in acknowledged.items():
         if name == "id":
             assert store.id == value
+        elif name == "commit":
+            assert Branch(store, "main").head == value
+            store.commit_at(str(value))
+        elif name == "packed":
+            store.check(str(value))
         elif name.startswith("entry"):
             assert isinstance(value, int)
             assert journal.read(value) == name.encode()
@@ -75,24 +94,25 @@ def unfinished(disk: PowerDisk) -> list[str]:
     return [name for name, _ in disk.scan("/disk/stores/one/tmp") if not name.startswith("proof-")]
 
 
-def steps_of(disk: PowerDisk) -> int:
+def steps_of(work: Work, disk: PowerDisk) -> int:
     work(on(disk), {})
     return disk.steps
 
 
-def crashed(stop_at: int, kind: type[PowerDisk] = PowerDisk) -> tuple[PowerDisk, Acknowledged]:
-    disk, acknowledged = new_disk(kind), {}
+def crashed(work: Work, stop_at: int) -> tuple[PowerDisk, Acknowledged]:
+    disk, acknowledged = new_disk(), {}
     disk.stop_at = stop_at
     with pytest.raises(PowerLoss):
         work(on(disk), acknowledged)
     return disk, acknowledged
 
 
-def test_power_loss_at_every_step() -> None:
-    for stop_at in range(steps_of(new_disk())):
-        disk, acknowledged = crashed(stop_at)
+@both
+def test_power_loss_at_every_step(work: Work) -> None:
+    for stop_at in range(steps_of(work, new_disk())):
+        disk, acknowledged = crashed(work, stop_at)
         rng = random.Random(stop_at)
-        for luck in (0.0, 1.0, *[0.5] * 10):
+        for luck in (0.0, 1.0, *[0.5] * 6):
             after = disk.after_power_loss(rng, luck)
             known = dict(acknowledged)
             check(on(after), known)
@@ -101,10 +121,11 @@ def test_power_loss_at_every_step() -> None:
             assert unfinished(after) == []
 
 
-def test_a_kill_at_every_step_and_then_a_power_loss() -> None:
+@both
+def test_a_kill_at_every_step_and_then_a_power_loss(work: Work) -> None:
     """The second process finds what the first had not synced yet, and must not take it for safe."""
-    for stop_at in range(steps_of(new_disk())):
-        disk, acknowledged = crashed(stop_at)
+    for stop_at in range(steps_of(work, new_disk())):
+        disk, acknowledged = crashed(work, stop_at)
         disk = disk.killed()
         check(on(disk), acknowledged)
         work(on(disk), acknowledged)
@@ -129,8 +150,9 @@ class ForgetsBytes(PowerDisk):
             super().sync(descriptor)
 
 
+@both
 @pytest.mark.parametrize("kind", [ForgetsNames, ForgetsBytes])
-def test_the_double_can_lose_things(kind: type[PowerDisk]) -> None:
+def test_the_double_can_lose_things(kind: type[PowerDisk], work: Work) -> None:
     """Without each of the two kinds of sync something is lost, so the tests above mean something."""
     disk, acknowledged = new_disk(kind), {}
     work(on(disk), acknowledged)
