@@ -35,6 +35,11 @@ class ModelFailed(Exception):
     """The model raised, or answered what its signature does not allow."""
 
 
+def model_failed(release: str, error: ModelFailed) -> RequestRefused:
+    """There is no prediction, since the model of `release` itself failed."""
+    return RequestRefused(500, "MODEL_FAILED", f"the model of release {release} {error}")
+
+
 def bad_data(info: str) -> RequestRefused:
     """The request's body breaks the protocol or the signature; `info` says how."""
     return RequestRefused(400, "BAD_DATA", info)

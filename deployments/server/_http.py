@@ -17,7 +17,7 @@ import uvicorn
 import uvloop
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from prefect_mlops.deployments.server._protocol import failure
+from prefect_mlops.deployments.server._seldon_protocol import failure
 
 if TYPE_CHECKING:
     from prefect_mlops.deployments.server.app import App

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,11 @@ class Model:
         self.signature = signature
         self._call = getattr(fitted, "predict_proba" if signature.kind == "probabilities" else "predict")
         self._columns = pd.Index(signature.names)
+
+    @cached_property
+    def example(self) -> Row:
+        """What it answers to its signature's own example; raises as `predict` does."""
+        return self.predict([self.signature.coerced(self.signature.example, 0)])[0]
 
     def predict(self, rows: Sequence[Row]) -> list[Row]:
         """What the model answers for `rows`, one list of values per row.
@@ -78,7 +84,7 @@ def load(files: Files) -> Model:
         advice = "serve it with the software that it was trained with"
         raise StartRefused(f"{MODEL} cannot be loaded: {_words(error)}; {advice}") from error
     try:
-        model.predict([files.signature.coerced(files.signature.example, 0)])
+        _ = model.example
     except ModelFailed as error:
         raise StartRefused(f"{MODEL} cannot answer its signature's own example: it {error}") from error
     return model

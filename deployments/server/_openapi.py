@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from prefect_mlops.deployments.server._config import Config
-from prefect_mlops.deployments.server._signature import EXACT_FLOAT, INT64, Field, Signature
+from prefect_mlops.deployments.server._schemas import TEXT, ref, schemas
+from prefect_mlops.deployments.server._signature import Signature
+from prefect_mlops.deployments.server._tensors import DATATYPES
 
 JSON = "application/json"
 
@@ -20,7 +22,8 @@ def document(config: Config, signature: Signature) -> dict[str, Any]:
         "info": {
             "title": config.service,
             "version": config.release,
-            "description": f"Model `{config.model}` of release `{config.release}`, in Seldon's REST protocol.",
+            "description": f"Model `{config.model}` of release `{config.release}`, "
+            "in Seldon's REST protocol and in the Open Inference Protocol.",
         },
         "servers": [{"url": "."}],
         "paths": {
@@ -30,8 +33,9 @@ def document(config: Config, signature: Signature) -> dict[str, Any]:
             "/health/ping": {"get": _page("ping", "Whether the process answers.")},
             "/health/status": {"get": _page("status", "Whether the model answers.")},
             "/metadata": {"get": _page("metadata", "The model's name, versions, inputs and outputs.")},
+            **_inference_paths(config.service, signature),
         },
-        "components": {"schemas": _schemas(signature), "headers": _headers()},
+        "components": {"schemas": schemas(signature), "headers": _headers()},
     }
 
 
@@ -44,10 +48,10 @@ def _predictions(signature: Signature) -> dict[str, Any]:
     return {
         "operationId": "predict",
         "summary": f"Predict {', '.join(signature.outputs)}",
-        "requestBody": {"required": True, "content": {JSON: {"schema": _ref("Question"), "examples": examples}}},
+        "requestBody": {"required": True, "content": {JSON: {"schema": ref("Question"), "examples": examples}}},
         "responses": {
             "200": _response("One row of values per row of the request.", "Answer"),
-            **{status: _response(text, "Failure") for status, text in _FAILURES.items()},
+            **_failures("Failure", *_FAILURES),
         },
     }
 
@@ -65,14 +69,44 @@ def _feedback() -> dict[str, Any]:
     return {
         "operationId": "feedback",
         "summary": "Say what the right answer was, or how good an answer was",
-        "requestBody": {"required": True, "content": {JSON: {"schema": _ref("Feedback")}}},
+        "requestBody": {"required": True, "content": {JSON: {"schema": ref("Feedback")}}},
         "responses": {
             "200": {
                 "description": "Recorded.",
                 "headers": _header_refs(),
                 "content": {JSON: {"schema": {"type": "object"}}},
             },
-            **{status: _response(_FAILURES[status], "Failure") for status in ("400", "413", "415", "503")},
+            **_failures("Failure", "400", "413", "415", "503"),
+        },
+    }
+
+
+def _inference_paths(service: str, signature: Signature) -> dict[str, Any]:
+    model = f"/v2/models/{service}"
+    return {
+        f"{model}/infer": {"post": _inference(signature)},
+        model: {"get": _page("model", "The model's inputs and outputs, as tensors.")},
+        f"{model}/ready": {"get": _page("modelReady", "Whether the model answers.")},
+        "/v2": {"get": _page("server", "The server's name and version.")},
+        "/v2/health/live": {"get": _page("live", "Whether the process answers.")},
+        "/v2/health/ready": {"get": _page("serverReady", "Whether the model answers.")},
+    }
+
+
+def _inference(signature: Signature) -> dict[str, Any]:
+    inputs = [
+        {"name": field.name, "shape": [1, 1], "datatype": DATATYPES[field.type], "data": [field.example]}
+        for field in signature.inputs
+    ]
+    examples = {"columns": {"summary": "One tensor per field", "value": {"inputs": inputs}}}
+    content = {JSON: {"schema": ref("InferenceRequest"), "examples": examples}}
+    return {
+        "operationId": "infer",
+        "summary": f"Predict {', '.join(signature.outputs)}, one tensor each",
+        "requestBody": {"required": True, "content": content},
+        "responses": {
+            "200": _response("One tensor per output, one value per row of the request.", "InferenceAnswer"),
+            **_failures("InferenceFailure", *_FAILURES),
         },
     }
 
@@ -86,113 +120,21 @@ def _page(name: str, summary: str) -> dict[str, Any]:
     }
 
 
-def _schemas(signature: Signature) -> dict[str, Any]:
-    width = len(signature.inputs)
-    fields = {field.name: _field(field) for field in signature.inputs}
-    row = {"type": "array", "prefixItems": list(fields.values()), "minItems": width, "maxItems": width}
-    named = {"type": "object", "properties": fields, "required": signature.names, "additionalProperties": False}
-    return {
-        "Row": {**row, "description": "One value per field, in the order of `names`; shown in the signature's order."},
-        "Fields": named,
-        "Question": _question(signature),
-        "Answer": _answer(signature),
-        "Failure": _closed({"status": _closed({"status": _TEXT, "code": _WHOLE, "info": _TEXT, "reason": _TEXT})}),
-        "Feedback": _feedback_schema(),
-        "Meta": _META,
-    }
-
-
-def _question(signature: Signature) -> dict[str, Any]:
-    rows = {"type": "array", "items": _ref("Row"), "minItems": 1}
-    names = {"type": "array", "const": signature.names, "description": "May be left out."}
-    ndarray = _closed({"names": names, "ndarray": rows}, required=["ndarray"])
-    tensor = _closed({"names": names, "tensor": _tensor(len(signature.inputs))}, required=["tensor"])
-    fields = {"oneOf": [_ref("Fields"), {"type": "array", "items": _ref("Fields"), "minItems": 1}]}
-    meta = _ref("Meta")
-    forms = [ndarray] if any(field.type in ("string", "boolean") for field in signature.inputs) else [ndarray, tensor]
-    data = _closed({"data": {"oneOf": forms}, "meta": meta}, required=["data"])
-    return {"oneOf": [data, _closed({"jsonData": fields, "meta": meta}, required=["jsonData"])]}
-
-
-def _answer(signature: Signature) -> dict[str, Any]:
-    value = {"type": "number"} if signature.kind == "probabilities" else {"type": ["number", "string", "boolean"]}
-    width = len(signature.outputs)
-    row = {"type": "array", "items": value, "minItems": width, "maxItems": width}
-    names = {"type": "array", "const": list(signature.outputs)}
-    ndarray = _closed({"names": names, "ndarray": {"type": "array", "items": row}})
-    data = {"oneOf": [ndarray, _closed({"names": names, "tensor": _tensor(width)})]}
-    return _closed({"data": data, "meta": _ref("Meta")})
-
-
-def _feedback_schema() -> dict[str, Any]:
-    about = {
-        "type": "object",
-        "required": ["meta"],
-        "properties": {"meta": {"type": "object", "required": ["puid"], "properties": {"puid": _TEXT}}},
-    }
-    return {
-        "type": "object",
-        "additionalProperties": False,
-        "required": ["response"],
-        "anyOf": [{"required": ["reward"]}, {"required": ["truth"]}],
-        "properties": {
-            "request": {"type": "object", "description": "The request of the prediction; not needed."},
-            "response": {**about, "description": "The answer of the prediction, or only its `meta.puid`."},
-            "reward": {"type": "number"},
-            "truth": {"type": "object", "description": "What was right, such as `data.ndarray`."},
-        },
-    }
-
-
-def _field(field: Field) -> dict[str, Any]:
-    schema: dict[str, Any] = {
-        "type": [field.type, "null"] if field.nullable else field.type,
-        "examples": [field.example],
-    }
-    if field.type == "integer":
-        limit = EXACT_FLOAT if field.nullable else INT64
-        schema |= {"minimum": -limit, "maximum": limit - 1}
-    return schema
-
-
-def _tensor(width: int) -> dict[str, Any]:
-    shape = {
-        "type": "array",
-        "prefixItems": [{"type": "integer", "minimum": 1}, {"const": width}],
-        "minItems": 2,
-        "maxItems": 2,
-    }
-    return _closed({"shape": shape, "values": {"type": "array", "items": {"type": ["number", "null"]}}})
-
-
 def _response(description: str, schema: str) -> dict[str, Any]:
-    return {"description": description, "headers": _header_refs(), "content": {JSON: {"schema": _ref(schema)}}}
+    return {"description": description, "headers": _header_refs(), "content": {JSON: {"schema": ref(schema)}}}
+
+
+def _failures(schema: str, *statuses: str) -> dict[str, Any]:
+    return {status: _response(_FAILURES[status], schema) for status in statuses}
 
 
 def _headers() -> dict[str, Any]:
     return {
-        "x-request-id": {"description": "Id of this request, under which it is recorded.", "schema": _TEXT},
-        "x-release": {"description": "Digest of the release that answered.", "schema": _TEXT},
-        "x-model-digest": {"description": "Digest of the model that answered.", "schema": _TEXT},
+        "x-request-id": {"description": "Id of this request, under which it is recorded.", "schema": TEXT},
+        "x-release": {"description": "Digest of the release that answered.", "schema": TEXT},
+        "x-model-digest": {"description": "Digest of the model that answered.", "schema": TEXT},
     }
 
 
 def _header_refs() -> dict[str, Any]:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in _headers()}
-
-
-def _closed(properties: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
-    needed = list(properties) if required is None else required
-    return {"type": "object", "properties": properties, "required": needed, "additionalProperties": False}
-
-
-def _ref(name: str) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-_TEXT = {"type": "string"}
-_WHOLE = {"type": "integer"}
-_META = {
-    "type": "object",
-    "properties": {"puid": {**_TEXT, "description": "In answers the request's id."}, "tags": {"type": "object"}},
-}

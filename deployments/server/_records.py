@@ -8,8 +8,8 @@ when its segment is on disk. Both forms have the same columns with the same mean
 | column | type | meaning |
 |---|---|---|
 | `kind` | string | `prediction` or `feedback` |
-| `request_id` | string | id of the prediction: the gateway's `x-request-id`, in answers `meta.puid` |
-| `client_request_id` | string, null | the caller's own id: `x-client-request-id`, else `meta.puid` of the request |
+| `request_id` | string | id of the prediction: the gateway's `x-request-id`, which answers carry too |
+| `client_request_id` | string, null | the caller's own: `x-client-request-id`, else `meta.puid` or `id` of the body |
 | `attempt` | int32 | which try of the gateway this was, from 1 |
 | `time` | timestamp (us, UTC) | when the request had arrived; in JSON `2026-11-21T10:13:00.123456Z` |
 | `namespace`, `service` | string | what was asked |

@@ -8,19 +8,22 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import orjson
 
-from prefect_mlops.deployments.server import _openapi, _protocol
+from prefect_mlops.deployments.server import _open_inference, _openapi, _seldon_protocol
 from prefect_mlops.deployments.server._batch import Batcher, Job, Outcome
+from prefect_mlops.deployments.server._body import MAX_ID_CHARACTERS, Question, valid_id
 from prefect_mlops.deployments.server._config import Config
-from prefect_mlops.deployments.server._errors import ModelFailed, RequestRefused, bad_data
+from prefect_mlops.deployments.server._errors import ModelFailed, RequestRefused, bad_data, model_failed
 from prefect_mlops.deployments.server._model import Model
-from prefect_mlops.deployments.server._protocol import Question
+from prefect_mlops.deployments.server._open_inference import OpenInference
 from prefect_mlops.deployments.server._records import Spool, SpoolFull
 from prefect_mlops.deployments.server._say import say
+from prefect_mlops.deployments.server._seldon_protocol import SeldonProtocol
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -64,7 +67,7 @@ class _Asking:
 
 
 class App:
-    """One model behind Seldon's REST protocol.
+    """One model behind Seldon's REST protocol and the Open Inference Protocol.
 
     Args:
         config: What is served.
@@ -76,31 +79,29 @@ class App:
         self.config, self.model, self.spool = config, model, spool
         self.batcher: Batcher[_Asking] = Batcher(model.predict, self._deliver)
         self._bytes_waiting = 0
-        self._names = model.signature.outputs_list
         self._input_names = orjson.dumps(model.signature.names).decode()
-        self._output_names = orjson.dumps(self._names).decode()
-        self._tags = {"release": config.release, "model": config.model}
+        self._output_names = orjson.dumps(model.signature.outputs_list).decode()
         self._headers = ((b"x-release", config.release.encode()), (b"x-model-digest", config.model.encode()))
-        self._posts = {"/api/v1.0/predictions": self._predict, "/api/v1.0/feedback": self._feedback}
-        self._pages = _pages(config, model)
+        seldon = SeldonProtocol(config, model.signature)
+        self._open_inference = OpenInference(config, model.signature, model.example)
+        self._posts = {
+            _seldon_protocol.PREDICTIONS: partial(self._predict, seldon.question),
+            _open_inference.infer(config.service): partial(self._predict, self._open_inference.question),
+            _seldon_protocol.FEEDBACK: self._feedback,
+        }
+        self._pages = _pages(config, model, {**self._open_inference.pages(), "/metadata": seldon.metadata()})
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
         clock, headers = time.perf_counter(), dict(scope["headers"])
         given = headers.get(b"x-request-id", b"").decode("latin-1")
-        request_id = given if _protocol.valid_id(given) else uuid4().hex
+        request_id = given if valid_id(given) else uuid4().hex
         try:
             _check_id("x-request-id", given)
             answer = await self._answered(scope, headers, request_id, receive, clock)
-        except RequestRefused as error:
-            answer = Answer(error.status, _protocol.failure(error.status, error.reason, error.info), error.headers)
-        except SpoolFull as error:
-            answer = _failed(503, "NOT_RECORDED", f"there is no answer, since {error}; try again")
-        except asyncio.CancelledError:
-            answer = _failed(503, "STOPPING", "the server stops before the model has answered; try again")
-        except Exception as error:  # noqa: BLE001  # whatever is wrong here, the caller gets a sentence
-            say(f"request {request_id}: {type(error).__name__}: {error}")
-            answer = _failed(500, "SERVER_FAILED", "the server failed, its log says how")
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # whatever it is, the caller gets a sentence
+            refused = _refusal(error, request_id)
+            answer = Answer(refused.status, _failure(scope["path"], refused), refused.headers)
         await self._send(send, answer, request_id)
 
     def close(self) -> None:
@@ -127,23 +128,23 @@ class App:
     def _page(self, method: str, path: str) -> Answer:
         page = self._pages.get(path)
         if page is None:
+            self._open_inference.refuse_other(path)
             raise RequestRefused(404, "NOT_FOUND", f"there is nothing at {path[:200]!r}, see /openapi.json")
         if method not in ("GET", "HEAD"):
             raise _method_refused(method, path, "GET, HEAD")
         return Answer(200, page)
 
-    async def _predict(self, body: bytes, asked: Asked) -> Answer:
-        question = _protocol.question(body, self.model.signature)
+    async def _predict(self, read: Callable[[bytes], Question], body: bytes, asked: Asked) -> Answer:
+        question = read(body)
         done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self.batcher.put(Job(question.rows, _Asking(asked, question, done)))
         outcome = await done
         if isinstance(outcome, ModelFailed):
-            return _failed(500, "MODEL_FAILED", self._failure(outcome))
-        tags = {**question.tags, **self._tags}
-        return Answer(200, _protocol.answer(outcome, self._names, question.form, asked.request_id, tags))
+            raise model_failed(self.config.release, outcome)
+        return Answer(200, orjson.dumps(question.answer(outcome, asked.request_id)))
 
     async def _feedback(self, body: bytes, asked: Asked) -> Answer:
-        told = _protocol.feedback(body)
+        told = _seldon_protocol.feedback(body)
         self.spool.append([_feedback_record(told, asked)])
         status = {"status": "SUCCESS", "code": 200, "info": "recorded"}
         return Answer(200, orjson.dumps({"meta": {"puid": told.request_id}, "status": status}))
@@ -158,7 +159,7 @@ class App:
             full = error
         for job, outcome in zip(jobs, outcomes, strict=True):
             if isinstance(outcome, ModelFailed):
-                say(f"request {job.about.asked.request_id}: {self._failure(outcome)}")
+                say(f"request {job.about.asked.request_id}: {model_failed(self.config.release, outcome)}")
             if job.about.done.cancelled():
                 continue
             if full is None:
@@ -172,7 +173,7 @@ class App:
         return {
             "kind": "prediction",
             "request_id": asked.request_id,
-            "client_request_id": asked.client_request_id or question.puid,
+            "client_request_id": asked.client_request_id or question.client_id,
             "attempt": asked.attempt,
             "time": asked.time,
             "role": asked.role,
@@ -185,9 +186,6 @@ class App:
             "status": 500 if failed else 200,
             "error": str(outcome) if failed else None,
         }
-
-    def _failure(self, error: ModelFailed) -> str:
-        return f"the model of release {self.config.release} {error}"
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
         limit = self.config.max_body_bytes
@@ -228,7 +226,7 @@ class App:
         await send({"type": "http.response.body", "body": answer.body})
 
 
-def _pages(config: Config, model: Model) -> dict[str, bytes]:
+def _pages(config: Config, model: Model, more: dict[str, Any]) -> dict[str, bytes]:
     openapi = orjson.dumps(_openapi.document(config, model.signature), option=orjson.OPT_INDENT_2)
     healthy = orjson.dumps({"status": {"status": "SUCCESS", "code": 200, "info": "ready"}})
     ready = {"pid": os.getpid(), "release": config.release, "model": config.model, "instance": config.instance}
@@ -237,24 +235,27 @@ def _pages(config: Config, model: Model) -> dict[str, bytes]:
         "/live": healthy,
         "/health/ping": b'"pong"',
         "/health/status": healthy,
-        "/metadata": orjson.dumps(_metadata(config, model)),
         "/openapi.json": openapi,
         "/seldon.json": openapi,
+        **{path: orjson.dumps(page) for path, page in more.items()},
     }
 
 
-def _metadata(config: Config, model: Model) -> dict[str, Any]:
-    signature = model.signature
-    inputs = {"names": signature.names, "shape": [len(signature.names)]}
-    outputs = {"names": signature.outputs_list, "shape": [len(signature.outputs)]}
-    return {
-        "name": config.service,
-        "versions": [config.release],
-        "platform": "prefect-mlops",
-        "inputs": [{"messagetype": "ndarray", "schema": inputs}],
-        "outputs": [{"messagetype": "ndarray", "schema": outputs}],
-        "custom": {"release": config.release, "model": config.model, "output": signature.kind},
-    }
+def _refusal(error: BaseException, request_id: str) -> RequestRefused:
+    """What is said where an answer could not be made."""
+    if isinstance(error, RequestRefused):
+        return error
+    if isinstance(error, SpoolFull):
+        return RequestRefused(503, "NOT_RECORDED", f"there is no answer, since {error}; try again")
+    if isinstance(error, asyncio.CancelledError):
+        return RequestRefused(503, "STOPPING", "the server stops before the model has answered; try again")
+    say(f"request {request_id}: {type(error).__name__}: {error}")
+    return RequestRefused(500, "SERVER_FAILED", "the server failed, its log says how")
+
+
+def _failure(path: str, refused: RequestRefused) -> bytes:
+    protocol = _open_inference if path == _open_inference.ROOT or path.startswith("/v2/") else _seldon_protocol
+    return protocol.failure(refused.status, refused.reason, refused.info)
 
 
 def _part(message: Message) -> bytes:
@@ -264,8 +265,8 @@ def _part(message: Message) -> bytes:
 
 
 def _check_id(header: str, value: str) -> None:
-    if value and not _protocol.valid_id(value):
-        raise _bad_header(header, f"1 to {_protocol.MAX_ID_CHARACTERS} visible ASCII characters")
+    if value and not valid_id(value):
+        raise _bad_header(header, f"1 to {MAX_ID_CHARACTERS} visible ASCII characters")
 
 
 def _asked(headers: Headers, request_id: str, clock: float) -> Asked:
@@ -293,7 +294,7 @@ def _check_content(headers: Headers) -> None:
         )
 
 
-def _feedback_record(told: _protocol.Feedback, asked: Asked) -> dict[str, Any]:
+def _feedback_record(told: _seldon_protocol.Feedback, asked: Asked) -> dict[str, Any]:
     return {
         "kind": "feedback",
         "request_id": told.request_id,
@@ -308,10 +309,6 @@ def _feedback_record(told: _protocol.Feedback, asked: Asked) -> dict[str, Any]:
         "reward": told.reward,
         "truth": None if told.truth is None else orjson.dumps(told.truth).decode(),
     }
-
-
-def _failed(status: int, reason: str, info: str) -> Answer:
-    return Answer(status, _protocol.failure(status, reason, info))
 
 
 def _method_refused(method: str, path: str, allow: str) -> RequestRefused:

@@ -15,9 +15,7 @@ import asyncio
 import itertools
 import json
 import os
-import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -35,6 +33,8 @@ import httpx
 import uvloop
 
 from tests.benchmarks import Benchmark, Unmeasured
+from tests.benchmarks.peers import peer_python
+from tests.deployments.server import wrapper
 from tests.deployments.server.models import (
     NUMBERS,
     census,
@@ -45,6 +45,7 @@ from tests.deployments.server.models import (
     write_model,
 )
 from tests.deployments.server.processes import PROGRAM, until
+from tests.deployments.server.wrapper import free_port
 
 CONNECTIONS = 32
 ROUNDS = 3
@@ -52,7 +53,6 @@ SECONDS = 4.0
 ROWS = 512
 BATCHING = {"max_batch_size": CONNECTIONS, "max_batch_time": 0.05}
 MLSERVER = ("mlserver==1.7.1", "cloudpickle")
-PEERS = Path(__file__).resolve().parents[2] / ".tools" / "peers"
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -208,7 +208,7 @@ async def _load(peer: Peer, seconds: float) -> tuple[int, list[float]]:
 
 
 def _ours(home: Path, files: list[dict[str, Any]]) -> Peer:
-    port = _free_port()
+    port = free_port()
     config = write_config(home, files, port=port)
     return Peer(
         name="prefect-mlops",
@@ -225,44 +225,19 @@ def _seldon_body(row: list[Any]) -> dict[str, Any]:
     return {"data": {"names": list(census(1).columns), "ndarray": [row]}}
 
 
-_SELDON_RUNTIME = """
-    import logging
-    import pickle
-
-    import pandas as pd
-
-    logging.getLogger().setLevel(logging.WARNING)
-
-
-    class Census:
-        def load(self):
-            self.model = pickle.loads(open({model!r}, "rb").read())
-
-        def predict_raw(self, message):
-            data = message["data"]
-            frame = pd.DataFrame(data["ndarray"], columns=data["names"])
-            answer = self.model.predict_proba(frame)
-            return {{"data": {{"names": ["<=50K", ">50K"], "ndarray": answer.tolist()}}, "meta": {{}}}}
-"""
-
-
 def _seldon(home: Path) -> Peer:
     if util.find_spec("seldon_core") is None:
         raise Unmeasured("the Seldon wrapper is not installed: it is the extra `seldon`, for Python 3.12")
-    port = _free_port()
+    port = free_port()
     folder = home / "seldon"
     folder.mkdir()
-    (folder / "Census.py").write_text(textwrap.dedent(_SELDON_RUNTIME).format(model=str(home / "model" / "model.pkl")))
-    program = Path(sys.executable).with_name("seldon-core-microservice")
-    options = ["--service-type", "MODEL", "--http-port", str(port), "--grpc-workers", "0", "--metrics-port", "0"]
-    environment = {"GUNICORN_ACCESS_LOG": "false", "SELDON_LOG_LEVEL": "WARNING", "GUNICORN_THREADS": "1"}
     return Peer(
         name=f"seldon-core {metadata.version('seldon-core')}",
-        command=[str(program), "Census", *options],
+        command=wrapper.command(home / "server.json", port),
         port=port,
         path="/api/v1.0/predictions",
         body=_seldon_body,
-        environment=environment,
+        environment=wrapper.environment(folder),
         folder=folder,
         benchmark="server_vs_seldon_wrapper",
         goal=5.0,
@@ -302,15 +277,16 @@ def _mlserver_batching(home: Path) -> Peer:
 
 
 def _mlserver_with(folder: Path, model: Path, more: dict[str, Any], benchmark: str, goal: float) -> Peer:
-    python = _mlserver_python()
-    port = _free_port()
+    needed = [f"{name}=={metadata.version(name)}" for name in ("pandas", "scikit-learn", "numpy", "scipy")]
+    python = peer_python("mlserver", [*MLSERVER, *needed])
+    port = free_port()
     folder.mkdir()
     (folder / "census_runtime.py").write_text(textwrap.dedent(_MLSERVER_RUNTIME).format(model=str(model / "model.pkl")))
     settings = {
         "debug": False,
         "host": "127.0.0.1",
         "http_port": port,
-        "grpc_port": _free_port(),
+        "grpc_port": free_port(),
         "metrics_endpoint": None,
         "parallel_workers": 0,
     }
@@ -337,34 +313,6 @@ def _mlserver_body(row: list[Any]) -> dict[str, Any]:
         for name, value in zip(census(1).columns, row, strict=True)
     ]
     return {"inputs": inputs}
-
-
-def _mlserver_python() -> Path:
-    """The Python of a throw-away environment that holds MLServer beside our very versions of what the model needs."""
-    needed = [f"{name}=={metadata.version(name)}" for name in ("pandas", "scikit-learn", "numpy", "scipy")]
-    place = PEERS / f"mlserver-{sys.version_info[0]}.{sys.version_info[1]}"
-    python = place / "bin" / "python"
-    mark = place / "installed.txt"
-    if mark.exists() and mark.read_text() == "\n".join(needed):
-        return python
-    try:
-        _install(place, [*MLSERVER, *needed])
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise Unmeasured(f"MLServer could not be installed into {place.name}: {error}") from error
-    mark.write_text("\n".join(needed))
-    return python
-
-
-def _install(place: Path, packages: list[str]) -> None:
-    shutil.rmtree(place, ignore_errors=True)
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place)], check=True)
-    python = str(place / "bin" / "python")
-    uv = next(iter(PEERS.parent.glob("uv/bin/uv")), None) or shutil.which("uv")
-    if uv:
-        subprocess.run([str(uv), "pip", "install", "--quiet", "--python", python, *packages], check=True)
-        return
-    subprocess.run([python, "-m", "ensurepip", "--default-pip"], check=True)
-    subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
 
 
 @contextmanager
@@ -412,9 +360,3 @@ def _cpu_seconds(leader: int) -> float:
         if int(fields[3]) == leader:
             ticks += sum(map(int, fields[11:15]))
     return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tests.deployments.server.models import census, census_rows
+from tests.deployments.server.models import NUMBERS, census, census_rows
 
 PREDICT = b"/api/v1.0/predictions"
+INFER = b"/v2/models/credit/infer"
 NAMES = list(census(1).columns)
 ROWS = census_rows(50)
 NASTY: list[Any] = [
@@ -50,7 +51,9 @@ def request(body: bytes, path: bytes = PREDICT, method: bytes = b"POST", headers
 
 def _valid(chance: random.Random) -> dict[str, Any]:
     rows = chance.sample(ROWS, chance.randint(1, 3))
-    kind = chance.randrange(3)
+    kind = chance.randrange(4)
+    if kind == 3:
+        return {"id": "a", "inputs": [_column(name, [row[at] for row in rows]) for at, name in enumerate(NAMES)]}
     if kind == 0:
         return {"data": {"names": NAMES, "ndarray": rows}}
     if kind == 1:
@@ -58,19 +61,29 @@ def _valid(chance: random.Random) -> dict[str, Any]:
     return {"data": {"tensor": {"shape": [len(rows), 14], "values": [value for row in rows for value in row]}}}
 
 
+def _column(name: str, values: list[Any]) -> dict[str, Any]:
+    datatype = "INT64" if name in NUMBERS else "BYTES"
+    return {"name": name, "shape": [len(values), 1], "datatype": datatype, "data": values}
+
+
+def _path(document: dict[str, Any]) -> bytes:
+    return INFER if "inputs" in document else PREDICT
+
+
 def _values(chance: random.Random, _: int) -> Attack:
     """A nasty value somewhere in a good document."""
     document = json.loads(json.dumps(_valid(chance)))
+    path = _path(document)
     for _ in range(chance.randint(1, 3)):
         place: Any = chance.choice(_containers(document))
         keys = list(place) if isinstance(place, dict) else list(range(len(place)))
         if keys:
             place[chance.choice(keys)] = copy.deepcopy(chance.choice(NASTY))
         if isinstance(place, dict) and chance.random() < 0.3:
-            place[chance.choice(["", "meta", "age", "names", "data", "x" * 300, "\0"])] = copy.deepcopy(
-                chance.choice(NASTY)
+            place[chance.choice(["", "meta", "age", "names", "data", "parameters", "outputs", "x" * 300, "\0"])] = (
+                copy.deepcopy(chance.choice(NASTY))
             )
-    return Attack("values", request(json.dumps(document).encode()), whole=True)
+    return Attack("values", request(json.dumps(document).encode(), path), whole=True)
 
 
 def _containers(node: Any) -> list[Any]:
@@ -81,7 +94,8 @@ def _containers(node: Any) -> list[Any]:
 
 def _bytes(chance: random.Random, _: int) -> Attack:
     """A good document with some of its bytes changed."""
-    body = bytearray(json.dumps(_valid(chance)).encode())
+    document = _valid(chance)
+    body = bytearray(json.dumps(document).encode())
     for _ in range(chance.randint(1, 6)):
         at = chance.randrange(len(body))
         change = chance.randrange(4)
@@ -94,7 +108,7 @@ def _bytes(chance: random.Random, _: int) -> Attack:
         else:
             body[at:at] = body[: chance.randint(1, 200)]
         body = body or bytearray(b" ")
-    return Attack("bytes", request(bytes(body)), whole=True)
+    return Attack("bytes", request(bytes(body), _path(document)), whole=True)
 
 
 def _shape(chance: random.Random, _: int) -> Attack:
@@ -107,8 +121,12 @@ def _shape(chance: random.Random, _: int) -> Attack:
         {"data": {"ndarray": [[]] * chance.choice([0, 1, 9_999, 10_001])}},
         {"data": {"names": NAMES * 20, "ndarray": [ROWS[0]]}},
         {"jsonData": [{}] * chance.choice([1, 10_001])},
+        {"inputs": [{**_column(name, values), "shape": shape} for name in NAMES]},
+        {"inputs": [{"name": "all", "shape": shape, "datatype": "FP64", "data": [values, values]}]},
+        {"inputs": [_column("age", values)] * chance.choice([0, 1, 14, 300])},
     ]
-    return Attack("shape", request(json.dumps(chance.choice(documents)).encode()), whole=True)
+    document = chance.choice(documents)
+    return Attack("shape", request(json.dumps(document).encode(), _path(document)), whole=True)
 
 
 def _json_text(chance: random.Random, _: int) -> Attack:
@@ -131,8 +149,11 @@ def _json_text(chance: random.Random, _: int) -> Attack:
         b"'{}'",
         b"{}{}",
         b"\0" * depth,
+        b'{"id": ' + b"[" * min(depth, 900) + b"]" * min(depth, 900) + b', "inputs": []}',
+        b'{"inputs": [{"name": "age", "parameters": {"a": ' + b"[" * depth + b"]" * depth + b"}}]}",
+        b'{"inputs": [{"name": "age", "shape": [1], "datatype": "INT64", "data": [' + b"9" * depth + b"]}]}",
     ]
-    return Attack("json", request(chance.choice(texts)), whole=True)
+    return Attack("json", request(chance.choice(texts), chance.choice([PREDICT, INFER])), whole=True)
 
 
 def _head(chance: random.Random, _: int) -> Attack:
@@ -248,6 +269,8 @@ def _paths(chance: random.Random, _: int) -> Attack:
     paths = [
         b"/", b"/../../etc/passwd", b"/%00", b"/%ff%fe", b"/\xff", b"//", b"/api/v1.0/predictions/",
         b"/" + b"a" * chance.choice([10, 40_000]), b"/ready?" + b"a=b&" * 100, b"/%2e%2e/", b"/ready#x", b"*", b"?",
+        INFER, b"/v2/models", b"/v2/models/" + b"x" * 5_000, b"/v2/models/%00/infer",
+        b"/v2/models/credit/versions/1/infer",
     ]  # fmt: skip
     methods = [b"GET", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"HEAD", b"TRACE", b"PROPFIND", b"NOPE"]
     return Attack("paths", request(b"", chance.choice(paths), chance.choice(methods)), whole=False)

@@ -25,16 +25,26 @@ def _check(document: dict[str, Any], schema: str, instance: Any) -> None:
     jsonschema.Draft202012Validator(reference, registry=registry).validate(instance)
 
 
-def test_its_examples_fit_its_schema_and_are_answered(server: Running, document: dict[str, Any]) -> None:
-    examples = document["paths"]["/api/v1.0/predictions"]["post"]["requestBody"]["content"]["application/json"][
-        "examples"
-    ]
-    assert set(examples) == {"ndarray", "jsonData"}
+PREDICTIONS, INFER = "/api/v1.0/predictions", "/v2/models/credit/infer"
+
+
+@pytest.mark.parametrize(
+    ("path", "names", "question", "answer"),
+    [
+        (PREDICTIONS, {"ndarray", "jsonData"}, "Question", "Answer"),
+        (INFER, {"columns"}, "InferenceRequest", "InferenceAnswer"),
+    ],
+)
+def test_its_examples_fit_its_schema_and_are_answered(
+    server: Running, document: dict[str, Any], path: str, names: set[str], question: str, answer: str
+) -> None:
+    examples = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["examples"]
+    assert set(examples) == names
     for example in examples.values():
-        _check(document, "Question", example["value"])
-        answer = server.post(example["value"])
-        assert answer.status_code == 200
-        _check(document, "Answer", answer.json())
+        _check(document, question, example["value"])
+        answered = server.post(example["value"], path)
+        assert answered.status_code == 200
+        _check(document, answer, answered.json())
 
 
 def test_it_names_each_field_with_its_type(document: dict[str, Any]) -> None:
@@ -45,13 +55,23 @@ def test_it_names_each_field_with_its_type(document: dict[str, Any]) -> None:
     assert fields["age"]["examples"] == [census_signature()["inputs"][0]["example"]]
 
 
-@pytest.mark.parametrize("body", [{"jsonData": {"age": 1}}, {"data": {"ndarray": [[1]]}}, {"more": 1}, {}])
-def test_what_the_server_refuses_does_not_fit_it(server: Running, document: dict[str, Any], body: Any) -> None:
-    answer = server.post(body)
+@pytest.mark.parametrize(
+    ("path", "question", "failure", "body"),
+    [
+        *((PREDICTIONS, "Question", "Failure", body) for body in ({"jsonData": {"age": 1}}, {"more": 1}, {})),
+        (PREDICTIONS, "Question", "Failure", {"data": {"ndarray": [[1]]}}),
+        *((INFER, "InferenceRequest", "InferenceFailure", body) for body in ({"inputs": []}, {"more": 1}, {})),
+        (INFER, "InferenceRequest", "InferenceFailure", {"inputs": [{"name": "age", "data": [1]}]}),
+    ],
+)
+def test_what_the_server_refuses_does_not_fit_it(
+    server: Running, document: dict[str, Any], path: str, question: str, failure: str, body: Any
+) -> None:
+    answer = server.post(body, path)
     assert answer.status_code == 400
-    _check(document, "Failure", answer.json())
+    _check(document, failure, answer.json())
     with pytest.raises(jsonschema.ValidationError):
-        _check(document, "Question", body)
+        _check(document, question, body)
 
 
 def test_its_paths_are_there_and_its_references_lead_somewhere(server: Running, document: dict[str, Any]) -> None:
