@@ -6,6 +6,22 @@ from prefect_mlops.blocks.environment import Environment, Policy, ServingTarget
 from prefect_mlops.blocks.errors import MlopsError
 from prefect_mlops.blocks.local_serving import LocalServing
 from prefect_mlops.blocks.log import ReleaseLog
+from prefect_mlops.blocks.model_tests import (
+    Answers,
+    BeatsBaseline,
+    BeatsChampion,
+    Custom,
+    Direction,
+    Floor,
+    Generalises,
+    Invariant,
+    KnownSignal,
+    ModelTest,
+    NoLargerThan,
+    NoSlowerThan,
+    NotTooGood,
+    PerSlice,
+)
 from prefect_mlops.blocks.recipe import Recipe
 from prefect_mlops.blocks.records import Record
 from prefect_mlops.blocks.registry import ModelRegistry
@@ -17,18 +33,32 @@ from prefect_mlops.blocks.verify import Fault, Verification, verify
 __all__ = [
     "Actor",
     "Address",
+    "Answers",
     "Arm",
+    "BeatsBaseline",
+    "BeatsChampion",
     "Counters",
+    "Custom",
     "Digest",
+    "Direction",
     "Entry",
     "Environment",
     "Fault",
     "File",
+    "Floor",
+    "Generalises",
+    "Invariant",
+    "KnownSignal",
     "Label",
     "LocalServing",
     "MlopsError",
     "ModelRegistry",
+    "ModelTest",
+    "NoLargerThan",
+    "NoSlowerThan",
+    "NotTooGood",
     "Observed",
+    "PerSlice",
     "Policy",
     "Recipe",
     "Record",

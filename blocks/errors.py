@@ -89,6 +89,27 @@ class ObjectDamaged(StoreError):
         )
 
 
+# --- data ----------------------------------------------------------------------------------
+
+
+class DataRefused(MlopsError):
+    """Data that does not meet what is expected of it; nothing may be made of it."""
+
+    def __init__(
+        self, path: str, commit: str, reasons: tuple[str, ...], bad_rows: int, quarantine: str | None, evidence: str
+    ) -> None:
+        super().__init__(path, commit, reasons, bad_rows, quarantine, evidence)
+        self.path, self.commit, self.reasons = path, commit, reasons
+        self.bad_rows, self.quarantine, self.evidence = bad_rows, quarantine, evidence
+
+    def __str__(self) -> str:
+        kept = f"; {self.bad_rows:,} rows quarantined as {self.quarantine}" if self.quarantine else ""
+        return (
+            f"{self.path} is refused: {'; and '.join(self.reasons)}{kept}; "
+            f"mend it at its source, then commit it again (commit {self.commit}, evidence {self.evidence})"
+        )
+
+
 # --- the serving target --------------------------------------------------------------------
 
 
@@ -145,6 +166,28 @@ class ArmNotReady(ServingError):
         return (
             f"release {self.release} of {self.service} was not ready after {self.waited_seconds:.0f} s, "
             f"traffic was not moved to it; its server's last words: {self.last_words or '(none)'}"
+        )
+
+
+# --- a model -------------------------------------------------------------------------------
+
+
+class TestsNotPassed(MlopsError):
+    """A model was stopped by its tests; nothing was released."""
+
+    __test__: ClassVar[bool] = False  # pytest shall not take it for a test
+
+    def __init__(self, service: str, verdicts: tuple[tuple[str, str, str], ...], evidence: str) -> None:
+        super().__init__(service, verdicts, evidence)
+        self.service, self.verdicts, self.evidence = service, verdicts, evidence
+
+    def __str__(self) -> str:
+        found = "; ".join(
+            f"{test} {outcome}: {detail.removeprefix(test).strip()}" for test, outcome, detail in self.verdicts
+        )
+        return (
+            f"{self.service} is stopped by {len(self.verdicts)} of its model tests, nothing was released: {found}; "
+            f"mend the model, or let a person waive these tests, having seen the evidence {self.evidence}"
         )
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
 from prefect_mlops.blocks._canonical import Label, Value
-from prefect_mlops.blocks.errors import Invalid
-
-FunctionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w]*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
-"""A function by name, `module:function`, so that a run's parameters record it."""
+from prefect_mlops.blocks._functions import FunctionName, function_named
+from prefect_mlops.blocks.model_tests import ModelTest, ModelTests, default_tests
 
 
 class Recipe(Value):
@@ -34,6 +31,19 @@ class Recipe(Value):
     missing: list[str] = Field(
         default=["", "?"], title="Missing", description="Texts in a CSV that stand for a missing value."
     )
+    contested: list[str] = Field(
+        default=[], title="Contested", description="Columns that an answer must not lean on; tested by default."
+    )
+    expectations: str = Field(
+        default="",
+        title="Expectations",
+        description="File of a Great Expectations suite that the data must meet, or package:file; none if left empty.",
+    )
+    tests: ModelTests = Field(
+        default_factory=tuple,
+        title="Model tests",
+        description="What a model must show before it may be released; the default tests if none is named.",
+    )
     requirements: list[str] = Field(
         default=[],
         title="Requirements",
@@ -46,21 +56,8 @@ class Recipe(Value):
         Raises:
             Invalid: If there is no such module or function.
         """
-        module, _, name = self.train.partition(":")
-        if module == "__main__":
-            raise Invalid("training function", "lives in a module that can be imported again", self.train, _MOVE_IT)
-        try:
-            function = getattr(importlib.import_module(module), name)
-        except ImportError as error:
-            raise Invalid("training function", f"can be imported ({error})", self.train, _INSTALL_IT) from error
-        except AttributeError:
-            raise Invalid(
-                "training function", f"is a name in module {module}", self.train, "check its spelling"
-            ) from None
-        if not callable(function):
-            raise Invalid("training function", "can be called", self.train, "name a function")
-        return function
+        return function_named(self.train, "training function")
 
-
-_MOVE_IT = "move it into a module of its own"
-_INSTALL_IT = "install its package, or start from the folder that holds it"
+    def model_tests(self) -> tuple[ModelTest, ...]:
+        """The tests that a model must pass: those that are named, or the default ones if none is."""
+        return tuple(self.tests) or default_tests(self.contested)

@@ -16,6 +16,11 @@ import pandas as pd
 from prefect_mlops.blocks.errors import Invalid
 from prefect_mlops.blocks.recipe import Recipe
 from prefect_mlops.blocks.store import Store
+from prefect_mlops.tasks import _tables
+from prefect_mlops.tasks._holdout import parted
+
+HELD_BY = "content"
+"""How rows are held out; another rule will have another name, so that nobody takes its rows for unseen ones."""
 
 PROBES = 16
 """How many golden probes a release carries."""
@@ -34,7 +39,7 @@ class Learned:
     metrics: dict[str, float]
     probes: pd.DataFrame
     answers: list[list[float]]
-    holdout_rows: int
+    held: dict[str, Any]
 
 
 def read(store: Store, recipe: Recipe, snapshot: str, folder: Path) -> pd.DataFrame:
@@ -43,11 +48,7 @@ def read(store: Store, recipe: Recipe, snapshot: str, folder: Path) -> pd.DataFr
     Raises:
         Invalid: If it is not one CSV or Parquet file with the recipe's target in it.
     """
-    files = store.snapshot(snapshot).files
-    if len(files) != 1:
-        raise Invalid("training data", "is one file", [file.path for file in files], "merge the files into one first")
-    store.checkout(snapshot, folder)
-    path = folder / files[0].path
+    path = _tables.check_out(store, snapshot, folder, "training data")
     frame = parsed(path, recipe)
     if recipe.target not in frame.columns:
         raise Invalid(
@@ -69,13 +70,7 @@ def parsed(path: Path, recipe: Recipe) -> pd.DataFrame:
     Raises:
         Invalid: If it is neither.
     """
-    try:
-        if path.suffix in {".parquet", ".pq"}:
-            return pd.read_parquet(path)
-        return pd.read_csv(path, skipinitialspace=True, na_values=recipe.missing, keep_default_na=False)
-    except (ValueError, OSError) as error:
-        advice = "give it a header line and the same number of fields in every row, in UTF-8"
-        raise Invalid(path.name, "is a CSV or Parquet file", str(error).splitlines()[0], advice) from error
+    return _tables.read(path, recipe.missing)
 
 
 def learn(function: Callable[[Any, dict[str, Any]], Any], recipe: Recipe, frame: pd.DataFrame) -> Learned:
@@ -84,14 +79,8 @@ def learn(function: Callable[[Any, dict[str, Any]], Any], recipe: Recipe, frame:
     Raises:
         Invalid: If what the training function returns cannot predict.
     """
-    random.seed(recipe.seed)
-    np.random.seed(recipe.seed)
-    order = np.random.default_rng(recipe.seed).permutation(len(frame))
-    cut = max(1, len(frame) * recipe.holdout_percent // 100)
-    holdout, training = frame.iloc[order[:cut]], frame.iloc[order[cut:]]
-    model = function(training.reset_index(drop=True), {**recipe.params, "seed": recipe.seed})
-    if not hasattr(model, "predict"):
-        raise Invalid(f"what {recipe.train} returns", "has a method predict", type(model).__name__)
+    training, holdout = parted(frame, recipe)
+    model = fitted(function, recipe, training)
     features, truth = holdout.drop(columns=[recipe.target]), holdout[recipe.target]
     probes = features.head(PROBES).reset_index(drop=True)
     return Learned(
@@ -100,9 +89,23 @@ def learn(function: Callable[[Any, dict[str, Any]], Any], recipe: Recipe, frame:
         output=_output(model),
         metrics=_metrics(model, features, truth),
         probes=probes,
-        answers=_answers(model, probes),
-        holdout_rows=len(holdout),
+        answers=answers(model, probes),
+        held={"by": HELD_BY, "seed": recipe.seed, "percent": recipe.holdout_percent, "rows": len(holdout)},
     )
+
+
+def fitted(function: Callable[[Any, dict[str, Any]], Any], recipe: Recipe, training: pd.DataFrame) -> Any:
+    """What the training function makes of `training`, with every random choice seeded.
+
+    Raises:
+        Invalid: If that cannot predict.
+    """
+    random.seed(recipe.seed)
+    np.random.seed(recipe.seed)
+    model = function(training, {**recipe.params, "seed": recipe.seed})
+    if not hasattr(model, "predict"):
+        raise Invalid(f"what {recipe.train} returns", "has a method predict", type(model).__name__)
+    return model
 
 
 def _field(column: pd.Series[Any]) -> dict[str, Any]:
@@ -135,9 +138,10 @@ def _output(model: Any) -> dict[str, Any]:
     return {"kind": "values", "names": ["prediction"]}
 
 
-def _answers(model: Any, rows: pd.DataFrame) -> list[list[float]]:
-    answers = model.predict_proba(rows) if hasattr(model, "predict_proba") else model.predict(rows)
-    table = np.asarray(answers, dtype=float)
+def answers(model: Any, rows: pd.DataFrame) -> list[list[float]]:
+    """What the model answers for each row, as its server does: the classes' probabilities, or the one value."""
+    given = model.predict_proba(rows) if hasattr(model, "predict_proba") else model.predict(rows)
+    table = np.asarray(given, dtype=float)
     return (table if table.ndim == 2 else table[:, None]).tolist()
 
 
@@ -151,8 +155,8 @@ def _metrics(model: Any, features: pd.DataFrame, truth: pd.Series[Any]) -> dict[
             "r2": float(metrics.r2_score(truth, predicted)),
         }
     figures = {"accuracy": float(metrics.accuracy_score(truth, model.predict(features)))}
-    if len(model.classes_) == 2 and truth.nunique() == 2:
-        score = np.asarray(model.predict_proba(features))[:, 1]
+    score = np.asarray(model.predict_proba(features), dtype=float)[:, -1]
+    if len(model.classes_) == 2 and truth.nunique() == 2 and np.isfinite(score).all():
         figures["roc_auc"] = float(metrics.roc_auc_score(truth == model.classes_[1], score))
     return figures
 
@@ -181,13 +185,25 @@ def write_model(learned: Learned, recipe: Recipe, folder: Path) -> None:
 
 def probes_document(learned: Learned) -> bytes:
     """The golden probes: requests in Seldon's form, and the answers that they must get."""
-    rows = json.loads(learned.probes.to_json(orient="values"))
-    request = {"data": {"names": list(learned.probes.columns), "ndarray": rows}}
+    request = {"data": {"names": list(learned.probes.columns), "ndarray": rows_of(learned.probes)}}
     document = {"format": 1, "request": request, "answers": learned.answers, "tolerance": TOLERANCE}
-    return json.dumps(document, sort_keys=True).encode()
+    return json.dumps(document, sort_keys=True, default=str).encode()
 
 
 def tests_document(learned: Learned) -> bytes:
-    """The figures on the hold-out, and the verdicts of the model tests."""
-    document = {"format": 1, "holdout_rows": learned.holdout_rows, "metrics": learned.metrics, "verdicts": []}
+    """The figures on the hold-out; nothing was tested yet."""
+    document = {"format": 2, "holdout": learned.held, "metrics": learned.metrics, "verdicts": []}
     return json.dumps(document, sort_keys=True).encode()
+
+
+def load_model(folder: Path) -> Any:
+    """The model in a folder that a checkout has just verified."""
+    import cloudpickle
+
+    return cloudpickle.loads((folder / "model.pkl").read_bytes())
+
+
+def rows_of(frame: pd.DataFrame) -> list[list[Any]]:
+    """The rows of `frame` as requests carry them: plain values to the last digit, None for what is missing."""
+    plain = frame.astype(object)
+    return plain.where(frame.notna(), None).to_numpy().tolist()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.runtime import task_run
 from pydantic import Field
 
 from prefect_mlops.blocks import Digest, Label, ModelRegistry, Recipe, Release, Store
@@ -35,28 +33,6 @@ class Candidate(Value):
         return Release(**self.model_dump(include=set(Release.model_fields)))
 
 
-def _snapshot_name() -> str:
-    return f"snapshot {Path(str(task_run.parameters['path'])).name}"
-
-
-@task(name="snapshot-data", task_run_name=_snapshot_name, persist_result=False, cache_policy=NO_CACHE)
-def snapshot_data(store: Store, path: Path | str) -> str:
-    """Keep a data file, or a folder of them, in the store under the digest of its content.
-
-    Args:
-        store: Where to keep it.
-        path: File or folder; links that lead out of it are refused.
-
-    Returns:
-        The snapshot's id, which is the same for the same bytes, for ever.
-
-    Raises:
-        Invalid: If there is nothing at `path`, or it changes while it is read.
-        StoreUnreachable: If the store does not answer.
-    """
-    return store.add(Path(path)).id
-
-
 @task(
     name="train-model",
     task_run_name="train {recipe.name}",
@@ -66,8 +42,8 @@ def snapshot_data(store: Store, path: Path | str) -> str:
 def train_model(store: Store, recipe: Recipe, data: str) -> Candidate:
     """Train what `recipe` says on a snapshot, measure it on rows that it never saw, and keep its bytes.
 
-    The hold-out is drawn by the recipe's seed. Golden probes are taken from it: rows with the answers
-    that the model gives here, which it must give again wherever it is served.
+    Which rows are held out is decided by their content and the recipe's seed. Golden probes are taken from
+    them: rows with the answers that the model gives here, which it must give again wherever it is served.
 
     Args:
         store: Holds the data, and gets the model, the code and the description of the runtime.
@@ -131,7 +107,7 @@ def register_model(store: Store, registry: ModelRegistry, recipe: Recipe, candid
         store.checkout(candidate.model, folder)
         registry.record(
             candidate.service,
-            _unpickled(folder / "model.pkl"),
+            _learning.load_model(folder),
             release=release,
             params={**{name: str(value) for name, value in recipe.params.items()}, "seed": str(recipe.seed)},
             metrics=candidate.metrics,
@@ -140,10 +116,3 @@ def register_model(store: Store, registry: ModelRegistry, recipe: Recipe, candid
             signature=folder / "signature.json",
         )
     return release
-
-
-def _unpickled(path: Path) -> Any:
-    """Load a model whose bytes the checkout has just verified."""
-    import cloudpickle
-
-    return cloudpickle.loads(path.read_bytes())

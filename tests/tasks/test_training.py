@@ -32,7 +32,7 @@ def write(frame: pd.DataFrame, path: Path) -> Path:
 
 
 def train(store: Store, path: Path, recipe: Recipe = RECIPE) -> Candidate:
-    return train_model.fn(store, recipe, snapshot_data.fn(store, path))
+    return train_model.fn(store, recipe, snapshot_data.fn(store, path).snapshot)
 
 
 def model_of(store: Store, candidate: Candidate, folder: Path) -> tuple[Path, dict[str, object]]:
@@ -98,7 +98,7 @@ def test_data_that_cannot_be_learnt_from_is_refused_before_anything_is_kept(
     store: Store, tmp_path: Path, content: str, words: str
 ) -> None:
     (tmp_path / "bad.csv").write_text(content)
-    snapshot = snapshot_data.fn(store, tmp_path / "bad.csv")
+    snapshot = snapshot_data.fn(store, tmp_path / "bad.csv").snapshot
     kept = set(store.digests())
     with pytest.raises(Invalid, match=words):
         train_model.fn(store, RECIPE, snapshot)
@@ -198,7 +198,7 @@ def test_the_vendor_s_model_leans_on_sex_and_the_first_one_does_not(store: Store
         (lambda frame: frame.drop(columns=["sex"]), "none called sex"),
         (lambda frame: frame.assign(**{TARGET: "rich"}), "is <=50K or >50K"),
         (lambda frame: frame.assign(age="old"), "is a whole number in every row"),
-        (lambda frame: frame.head(100), "at least 500 rows"),
+        (lambda frame: frame.head(100), "at least 5,000 rows"),
     ],
 )
 def test_a_file_that_is_no_census_gets_a_sentence(tmp_path: Path, change: object, words: str) -> None:
