@@ -12,10 +12,11 @@ from prefect_mlops.blocks._canonical import Label, Value
 from prefect_mlops.blocks.entry import Actor, Genesis, Run
 from prefect_mlops.blocks.errors import Invalid
 from prefect_mlops.blocks.local_serving import LocalServing
-from prefect_mlops.blocks.log import NoLog, ReleaseLog, os_user
+from prefect_mlops.blocks.log import NoLog, ReleaseLog
 from prefect_mlops.blocks.registry import ModelRegistry
 from prefect_mlops.blocks.split import Address, Counters, Observed, Split
 from prefect_mlops.blocks.store import Store
+from prefect_mlops.blocks.writer import os_user
 
 
 @runtime_checkable
@@ -78,6 +79,11 @@ class Policy(Value):
     approval: bool = Field(description="Whether a person must approve each release.")
     lease_seconds: int = Field(ge=1, description="After how long a silent run may be taken over.")
     settle_seconds: int = Field(ge=0, description="How long what is served may differ from what was applied.")
+    shadow_requests: int = Field(ge=1, description="How many requests a shadow answers before it is compared.")
+    shadow_seconds: int = Field(ge=1, description="How long a shadow may wait for so many requests.")
+    shadow_agreement_permille: int = Field(
+        ge=0, le=1000, description="Answers in a thousand on which a shadow must agree with what is live."
+    )
 
 
 class Environment(Block):
@@ -133,6 +139,23 @@ class Environment(Block):
         ge=0,
         title="Settle seconds",
         description="How long what is served may differ from what was applied before that counts as a refusal.",
+    )
+
+    shadow_requests: int = Field(
+        default=500,
+        ge=1,
+        title="Shadow requests",
+        description="How many requests a shadow answers before it is compared.",
+    )
+    shadow_seconds: int = Field(
+        default=600, ge=1, title="Shadow seconds", description="How long a shadow may wait for so many requests."
+    )
+    shadow_agreement_permille: int = Field(
+        default=900,
+        ge=0,
+        le=1000,
+        title="Shadow agreement",
+        description="Answers in a thousand on which a shadow must agree with what is live.",
     )
 
     _store: Store | None = PrivateAttr(default=None)
@@ -209,6 +232,22 @@ class Environment(Block):
         if self._log.state().genesis is None:
             self._log.begin(self.configuration())
         return self._log.on_behalf_of(actor or os_user(), run)
+
+    def services(self) -> tuple[str, ...]:
+        """Every service that its log knows or its target has something of, but for those of the store's other logs.
+
+        Raises:
+            TargetUnreachable: If the target does not answer.
+        """
+        known, log = set(self.log().state().services), f"log/{self.name}"
+        others = [name.removeprefix("log/") for name in self.store_block.journals() if name.startswith("log/")]
+        theirs = {
+            one
+            for name in others
+            if f"log/{name}" != log
+            for one in ReleaseLog(self.store_block, name).state().services
+        }
+        return tuple(sorted(known | (set(self.target.services()) - theirs)))
 
     def configuration(self) -> dict[str, dict[str, str | int | bool | None]]:
         """Its parts with their settings, as the first entry of the log keeps them; never a secret."""

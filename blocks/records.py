@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from pydantic import Field
 
 from prefect_mlops.blocks._canonical import Value
 
+_KEY = ("kind", "request_id", "release", "role", "attempt", "feedback_id")
 _TEXTS = ("input_names", "inputs", "output_names", "outputs", "truth")
 
 
@@ -43,38 +44,69 @@ def records_of(folders: Iterable[Path], request_id: str) -> list[Record]:
         folders: Spool folders of model servers; folders below them are read too.
         request_id: The id that the answer carried, or the caller's own.
     """
+    needle = request_id.encode()
+    rows = _rows(
+        folders,
+        (needle,),
+        lambda field: (field("request_id") == request_id) | (field("client_request_id") == request_id),
+    )
+    return _once(row for row in rows if request_id in (row["request_id"], row.get("client_request_id")))
+
+
+def predictions_of(folders: Iterable[Path], releases: Iterable[str], since: str) -> list[Record]:
+    """Every prediction of some releases, oldest first; one that was kept twice is returned once.
+
+    Args:
+        folders: Spool folders of model servers; folders below them are read too.
+        releases: Digests of the releases.
+        since: Moment from which on requests had arrived, in UTC with microseconds.
+    """
+    wanted, begin = list(releases), datetime.fromisoformat(since)
+    rows = _rows(
+        folders,
+        tuple(release.encode() for release in wanted),
+        lambda field: field("release").isin(wanted) & (field("time") >= begin) & (field("kind") == "prediction"),
+    )
+    found = _once(row for row in rows if row["kind"] == "prediction" and row["release"] in wanted)
+    return [record for record in found if record.time >= since]
+
+
+def _once(rows: Iterable[dict[str, Any]]) -> list[Record]:
     found: dict[tuple[Any, ...], Record] = {}
-    for folder in folders:
-        # Spools first: what is sealed meanwhile is then found twice, never not at all.
-        for row in (*_in_spools(folder, request_id), *_in_segments(folder, request_id)):
-            record = _record(row)
-            key = (record.kind, record.request_id, record.release, record.role, record.attempt, row.get("feedback_id"))
-            found.setdefault(key, record)
+    for row in rows:
+        key = tuple(row.get(name) for name in _KEY)
+        if key not in found:
+            found[key] = _record(row)
     return sorted(found.values(), key=lambda record: (record.time, record.attempt))
 
 
-def _in_segments(folder: Path, request_id: str) -> Iterator[dict[str, Any]]:
+def _rows(
+    folders: Iterable[Path], needles: tuple[bytes, ...], wanted: Callable[[Callable[[str], Any]], Any]
+) -> Iterator[dict[str, Any]]:
+    for folder in folders:
+        # Spools first: what is sealed meanwhile is then found twice, never not at all.
+        yield from _in_spools(folder, needles)
+        yield from _in_segments(folder, wanted)
+
+
+def _in_segments(folder: Path, wanted: Callable[[Callable[[str], Any]], Any]) -> Iterator[dict[str, Any]]:
     paths = sorted(folder.rglob("segment-*.parquet"))
     if not paths:
         return
     from pyarrow import dataset
 
-    wanted = (dataset.field("request_id") == request_id) | (dataset.field("client_request_id") == request_id)
-    yield from dataset.dataset([str(path) for path in paths]).to_table(filter=wanted).to_pylist()
+    yield from dataset.dataset([str(path) for path in paths]).to_table(filter=wanted(dataset.field)).to_pylist()
 
 
-def _in_spools(folder: Path, request_id: str) -> Iterator[dict[str, Any]]:
-    needle = request_id.encode()
+def _in_spools(folder: Path, needles: tuple[bytes, ...]) -> Iterator[dict[str, Any]]:
     for path in sorted(folder.rglob("open-*.jsonl")):
         try:
             lines = path.read_bytes().splitlines(keepends=True)
         except FileNotFoundError:
             continue
         for line in lines:
-            if needle in line and line.endswith(b"\n"):
-                row = json.loads(line)
-                if request_id in (row["request_id"], row.get("client_request_id")):
-                    yield row
+            if line.endswith(b"\n") and any(needle in line for needle in needles):
+                yield json.loads(line)
 
 
 def _record(row: dict[str, Any]) -> Record:
