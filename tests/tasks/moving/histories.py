@@ -14,7 +14,9 @@ from typing import TypeVar
 
 from greenlet import greenlet
 
-from prefect_mlops.blocks.entry import Actor, Asked, Entry, Judged, Released, Run, Seen
+from prefect_mlops.blocks.branch import Branch
+from prefect_mlops.blocks.commit import Commit
+from prefect_mlops.blocks.entry import Actor, Asked, Entry, Judged, Released, Run, Seen, Taken
 from prefect_mlops.blocks.environment import Environment
 from prefect_mlops.blocks.errors import (
     MlopsError,
@@ -29,7 +31,9 @@ from prefect_mlops.blocks.log import Draft, ReleaseLog
 from prefect_mlops.blocks.split import Split
 from prefect_mlops.blocks.state import State
 from prefect_mlops.blocks.verify import verify
+from prefect_mlops.blocks.writer import moment
 from prefect_mlops.tasks._moving import Plan, move, reassert, take_over
+from prefect_mlops.tasks._taking import Fate, release, settle, take
 from prefect_mlops.tasks._undoing import destination
 from tests.blocks.store.doubles import Fault, FlakyBackend, Killed, Shelf, flaky_store
 from tests.tasks.moving.choices import Choices
@@ -38,6 +42,7 @@ from tests.tasks.moving.doubles import Gateway, MemoryTarget, Mishap, memory_pla
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 LEASE_SECONDS = 60
 STEPS = 140
+FATES: list[Fate] = ["unknown", "ended", "ended", "cancelled"]
 F = TypeVar("F", Fault, Mishap)
 RELEASES = ["sha256:" + f"{number:x}" * 64 for number in range(1, 6)]
 LOG = "log/local/"
@@ -193,6 +198,7 @@ class History:
         """Do one thing as a flow would, and believe only what is known afterwards."""
         service = self.choices.one(["credit", "credit", "credit", "fraud"])
         actions = [self.ship, self.ship, self.ship, self.undo, self.undo, self.reconcile, self.judge]
+        actions += [self.push, self.train, self.train]
         action = self.choices.one(actions)
         self.tell(f"{writer.name} begins to {action.__name__} {service}")
         try:
@@ -253,6 +259,33 @@ class History:
             release = self.choices.one(list(numbers))
             verdict = Judged(release=release, gate="golden probes", outcome="passed")
             self.keep(writer.log.append(lambda _: Draft(verdict, (service,))))
+
+    def push(self, writer: Writer, service: str) -> None:
+        """New data arrives."""
+        store, branch = writer.log.store, Branch(writer.log.store, "main", clock=writer.now)
+        head, time = branch.head, moment(writer.now())
+        data = Commit(snapshot=RELEASES[0], parents=(), source=service, run=None, actor=writer.log.actor, time=time)
+        branch.move(store.put(data.canonical()), expected=head)
+
+    def train(self, writer: Writer, service: str) -> None:
+        """As `train_candidate` does, with wrong guesses of who is dead, and long enough to be taken over."""
+        branch = Branch(writer.log.store, "main")
+        lease = timedelta(seconds=LEASE_SECONDS)
+        taken = take(writer.log, service, branch, lease=lease, fate=lambda _: self.choices.one(FATES))
+        self.keep(taken)
+        if taken is None:
+            return
+        assert isinstance(taken.body, Taken)
+        for _ in range(self.choices.below(60)):
+            self.interrupt(writer, "trains", [Fault.NONE], Fault.NONE)
+        self.keep(self.closed(writer, taken, taken.body))
+
+    def closed(self, writer: Writer, taken: Entry, body: Taken) -> Entry:
+        """What came of it."""
+        if self.choices.chance(300):
+            return settle(writer.log, taken, "failed", "bad data")
+        trained = f"sha256:{taken.seq:064x}" if self.choices.chance(800) else RELEASES[1]
+        return release(writer.log, taken, trained, body.commit)
 
     def attempt(self, writer: Writer, service: str, plan: Plan) -> None:
         """Try as the task `shift_traffic` does: again only after what is transient."""
@@ -329,6 +362,7 @@ class History:
             self.gateway.land()
         self.look()
         self.finish()
+        self.check_trained()
         self.check_whole()
 
     def finish(self) -> None:
@@ -368,6 +402,23 @@ class History:
                     assert fence >= (known.get(service) or 0), f"fence {fence} of {writer.name} was accepted"
             assert writer.flow.dead or not writer.flow, f"{writer.name} never ends"
 
+    def check_trained(self) -> None:
+        """After one more sweep, each head was trained on, and of each move that was taken came one thing at most."""
+        log = self.helper.log
+        branch = Branch(log.store, "main")
+        for service in ("credit", "fraud"):
+            taken = take(log, service, branch, lease=timedelta(), fate=lambda _: "ended")
+            if taken is not None:
+                settle(log, taken, "failed", "bad data")
+            claim, tip = self.eye.state().service(service).claims.get("main"), branch.tip()
+            assert (claim.move if claim else None) == (tip.seq if tip else None)
+            assert claim is None or claim.closed is not None
+        self.look()
+        took = {entry.seq: entry for entry in self.eye.entries() if isinstance(entry.body, Taken)}
+        ends = [took[entry.closes] for entry in self.eye.entries() if entry.closes in took]
+        moves = [(entry.service, entry.body.move) for entry in ends if isinstance(entry.body, Taken)]
+        assert len(moves) == len(set(moves)), f"two things came of one move: {moves}"
+
     def check_whole(self) -> None:
         for key, data in self.kept.items():
             assert self.shelf.held.get(key) == data, f"{key} changed or vanished"
@@ -377,7 +428,11 @@ class History:
             self.check_verified()
 
     def check_verified(self) -> None:
-        faults = [f"{fault.key}: {fault.what}" for fault in verify(self.eye).faults if fault.key.startswith(LOG)]
+        faults = [
+            f"{fault.key}: {fault.what}"
+            for fault in verify(self.eye).faults
+            if fault.key.startswith((LOG, "branches/"))
+        ]
         assert not faults, faults
 
     def tell(self, line: str) -> None:

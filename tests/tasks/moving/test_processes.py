@@ -18,10 +18,10 @@ import pytest
 
 from prefect_mlops.blocks.entry import Asked, Takeover, Writer
 from prefect_mlops.blocks.errors import StoreUnreachable
-from prefect_mlops.blocks.log import is_gone, process_mark
 from prefect_mlops.blocks.split import Split
 from prefect_mlops.blocks.store import Store
 from prefect_mlops.blocks.verify import verify
+from prefect_mlops.blocks.writer import is_gone, process_mark
 from prefect_mlops.tasks._moving import Plan, move, take_over
 from tests.blocks.log.stories import Teller, digest
 from tests.blocks.store.servers import ACCESS, DROP_ANSWER, DROP_REQUEST, PASS, SECRET, proxied
