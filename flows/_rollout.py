@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,16 +12,26 @@ from pydantic import Field
 
 from prefect_mlops.blocks import Actor, Entry, Environment, ReleaseLog, Split
 from prefect_mlops.blocks._canonical import canonical
-from prefect_mlops.blocks.entry import Approval, Judged, Move, Released
+from prefect_mlops.blocks.entry import Approval, Judged, Move, Released, Waiver
 from prefect_mlops.blocks.errors import GateNotPassed
 from prefect_mlops.blocks.log import Draft
 from prefect_mlops.blocks.state import Service, State
-from prefect_mlops.flows._pages import in_words, release_page, served
+from prefect_mlops.flows._pages import comparison_page, in_words, release_page, served
 from prefect_mlops.flows._reporting import publish, say, showing
-from prefect_mlops.tasks import probe_release, shift_traffic, watch_release
+from prefect_mlops.tasks import compare_predictions, probe_release, shift_traffic, watch_release
 from prefect_mlops.tasks._moving import take_over
 
 APPROVAL_SECONDS = 24 * 3600
+
+
+class Waive(RunInput):
+    """What a person answers when model tests did not pass."""
+
+    decision: Literal["waive", "decline"] = Field(
+        title="Decision", description="Whether it may be released although these tests did not pass."
+    )
+    name: str = Field(min_length=1, max_length=200, title="Your name", description="Recorded as who waived them.")
+    reason: str = Field(min_length=1, max_length=2000, title="Reason", description="Recorded beside the waiver.")
 
 
 class Decision(RunInput):
@@ -42,6 +53,7 @@ class Rollout:
         release: Its digest.
         reason: Why, in a person's words.
         actor: Who wants it; the operating system's user if empty.
+        commit: Id of the commit of its training data, where that is known.
         number: Number of the log entry that the rollout began with, once it began.
     """
 
@@ -51,6 +63,7 @@ class Rollout:
     release: str
     reason: str = ""
     actor: str = ""
+    commit: str | None = None
     number: int | None = None
 
     @property
@@ -77,7 +90,7 @@ class Rollout:
             known = state.service(self.service)
             if self.release in known.numbers:
                 return None
-            body = Released(release=self.release, number=len(known.numbers) + 1)
+            body = Released(release=self.release, number=len(known.numbers) + 1, commit=self.commit)
             return Draft(body, (self.service,), begins=True, reason=self.reason)
 
         if (entry := self.log.append(draft)) is not None:
@@ -103,6 +116,27 @@ class Rollout:
         self.shift(staged, before=before, warm_seconds=warm_seconds)
         say(f"{served(self.known)}; sending {self.name} its golden probes")
         self.judge(probe_release(self.environment, self.service, self.release))
+
+    def shadow(self) -> None:
+        """Have it answer a copy of every request, for nobody, and compare its answers with those that are given.
+
+        Raises:
+            GateNotPassed: If they do not agree as the policy wants. It was removed again.
+        """
+        before = self.known.split
+        arms = [arm for arm in before.arms if arm.release != self.release and arm.role != "shadow"]
+        shadow = {"release": self.release, "role": "shadow", "percent": 100}
+        entry = self.shift(Split.model_validate({"arms": [*arms, shadow]}), before=before)
+        [champion] = before.live
+        wanted = f"{self.environment.shadow_requests:,} requests, for at most {self.environment.shadow_seconds} s"
+        say(f"{served(self.known)}; waiting for {wanted}")
+        judged = compare_predictions(self.environment, self.service, champion.release, self.release, entry.time)
+        with showing("how the shadow compares"):
+            page = comparison_page(self.environment.store_block, self.known, judged)
+            publish(
+                f"shadow-{self.service}", page, f"{self.name} in the shadow of {self.known.named(champion.release)}"
+            )
+        self.judge(judged)
 
     def switch(self) -> None:
         """Give it all requests, keep what answered before warm, and watch what it answers.
@@ -161,7 +195,7 @@ class Rollout:
         if judged.outcome != "passed":
             self.stop(judged.gate, judged.outcome, judged.detail)
 
-    def write(self, body: Judged | Approval, reason: str = "", actor: Actor | None = None) -> None:
+    def write(self, body: Judged | Approval | Waiver, reason: str = "", actor: Actor | None = None) -> None:
         """Write a sentence of this rollout, on behalf of `actor` where somebody else says it."""
         log = self.log if actor is None else self.environment.log(run=self.log.run, actor=actor)
         log.append(lambda _: Draft(body, (self.service,), rollout=self.number, reason=reason))
@@ -190,13 +224,22 @@ class Rollout:
         page = self.page(f"May {self.name} go live in {self.environment.name}?", brief=True)
         shown = self.environment.store_block.put(canonical({"format": 1, "page": page}))
         say(f"waiting for a person to approve or decline {self.name}: open this run and press Resume")
-        answer = pause_flow_run(wait_for_input=Decision.with_initial_data(description=page), timeout=APPROVAL_SECONDS)
+        answer = pause_flow_run(
+            wait_for_input=Decision.with_initial_data(description=page), timeout=APPROVAL_SECONDS, poll_interval=2
+        )
         approved = answer.decision == "approve"
         body = Approval(release=self.release, decision="approved" if approved else "declined", shown=shown)
         self.write(body, answer.reason, Actor(name=answer.name, assurance="claimed"))
         say(f"{self.name} was {body.decision} by {answer.name}: {answer.reason or 'no reason given'}")
         if not approved:
             self.stop("approval", "failed", f"declined by {answer.name}: {answer.reason or 'no reason given'}")
+
+    def waive(self, tests: Iterable[str], evidence: str, answer: Waive) -> None:
+        """Write down that a person let it pass although these tests did not, having seen the evidence."""
+        for test in tests:
+            waiver = Waiver(release=self.release, gate=test, shown=evidence)
+            self.write(waiver, answer.reason, Actor(name=answer.name, assurance="claimed"))
+            say(f"{self.name}: {test} was waived by {answer.name}: {answer.reason}")
 
     def page(self, title: str = "", *, brief: bool = False) -> str:
         """What there is to see of it, as a page."""

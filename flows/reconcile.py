@@ -11,8 +11,8 @@ from prefect import flow
 from prefect_mlops.blocks import Entry, Environment, ReleaseLog, Split
 from prefect_mlops.blocks.entry import Asked
 from prefect_mlops.blocks.errors import MlopsError, ServiceBusy, Superseded, TakenOver
-from prefect_mlops.blocks.log import moment
 from prefect_mlops.blocks.state import Service
+from prefect_mlops.blocks.writer import moment
 from prefect_mlops.flows._pages import in_words, table
 from prefect_mlops.flows._reporting import publish, run_name, say, showing, shown_as, tag_run, tags
 from prefect_mlops.tasks import shift_traffic

@@ -8,10 +8,13 @@ from typing import Annotated, Literal
 from prefect import flow
 
 from prefect_mlops.blocks import Environment, Recipe
+from prefect_mlops.flows._candidate import accepted, champion_of, is_made_of_the_same, tested, trained, waived
 from prefect_mlops.flows._reporting import run_name, say, shown_as, tag_run, tags
 from prefect_mlops.flows._rollout import APPROVAL_SECONDS, Rollout
-from prefect_mlops.tasks import register_model, snapshot_data, train_model
+from prefect_mlops.tasks import register_model, snapshot_data
 from prefect_mlops.tasks.traffic import open_log
+
+Strategy = Literal["blue-green", "shadow"]
 
 
 @flow(name="release-model", flow_run_name=run_name("release", "recipe"), persist_result=False)
@@ -22,20 +25,29 @@ def release_model(
     ],
     environment: Annotated[str, shown_as("Environment", "Name of the Environment block to release to.")] = "local",
     strategy: Annotated[
-        Literal["blue-green"],
-        shown_as("Strategy", "How traffic moves: blue-green switches all of it at once.", enum=["blue-green"]),
+        Strategy,
+        shown_as(
+            "Strategy",
+            "How traffic moves: blue-green switches all of it at once; shadow first compares its answers to copies.",
+            enum=["blue-green", "shadow"],
+        ),
     ] = "blue-green",
     approval: Annotated[
         bool,
         shown_as("Ask for approval", "Wait for a person before traffic moves; a policy may insist."),
     ] = False,
+    waiver: Annotated[
+        bool,
+        shown_as("Ask for a waiver", "Where model tests do not pass, wait for a person to waive them or to decline."),
+    ] = False,
     reason: Annotated[str, shown_as("Reason", "Why, in your words; kept in the log.")] = "",
     actor: Annotated[str, shown_as("Your name", "Who wants this; the operating system's user if empty.")] = "",
 ) -> str:
-    """Train a model, register it, and put it live: start it beside the old one, probe it, switch, watch.
+    """Validate data, train a model on it, test it, register it, and put it live beside what was live before.
 
-    Traffic moves only when the new release answers its golden probes as it did in training, and, where
-    asked for, a person approved. The old release stays warm, so that `rollback_release` is instant.
+    A model is registered only when its tests passed, or a person waived them. Traffic moves only when the new
+    release answers its golden probes as it did in training, agrees with what is live where it was its shadow, and,
+    where asked for, a person approved. The old release stays warm, so that `rollback_release` is instant.
 
     Args:
         recipe: What to train and serve.
@@ -43,6 +55,7 @@ def release_model(
         environment: Name of the Environment block to release to.
         strategy: How traffic moves.
         approval: Whether to wait for a person before traffic moves.
+        waiver: Whether to wait for a person where model tests do not pass; else they stop it.
         reason: Why, kept in the log.
         actor: Who wants this.
 
@@ -51,42 +64,76 @@ def release_model(
 
     Raises:
         Invalid: If data or recipe are not what they must be. Nothing was changed.
+        DataRefused: If the data does not meet the recipe's expectations. Nothing was trained.
+        TestsNotPassed: If the model was stopped by its tests. Nothing was registered.
         GateNotPassed: If a gate stopped it; what was served before is served again.
         ServiceBusy, Superseded: If somebody else is moving the service.
         SplitNotApplied: If the target did not serve it; what was before is served again.
     """
     place = Environment.find(environment)
     tag_run(tags(environment, recipe.name, "release"))
-    snapshot = snapshot_data(place.store_block, data)
-    size = sum(file.size for file in place.store_block.snapshot(snapshot).files)
-    say(f"{data.name}: {size:,} bytes, kept as {snapshot}; training {recipe.name} on it with {recipe.train}")
-    candidate = train_model(place.store_block, recipe, snapshot)
-    figures = ", ".join(f"{name} {value:.4f}" for name, value in candidate.metrics.items())
-    say(f"trained on {candidate.rows:,} rows, {recipe.holdout_percent} % of them held out: {figures}; registering it")
-    release = register_model(place.store_block, place.registry_block, recipe, candidate)
-    roll_out(place, recipe.name, release, approval=approval, reason=reason, actor=actor)
+    commit = snapshot_data(place.store_block, data, recipe.name, message=reason, actor=actor)
+    rows = "" if commit.rows is None else f"{commit.rows:,} rows, "
+    say(f"{data.name}: {rows}kept as commit {commit.id} of branch {recipe.name}")
+    return release_commit(
+        place, recipe, commit.id, strategy, approval=approval, waiver=waiver, reason=reason, actor=actor
+    )
+
+
+def release_commit(
+    environment: Environment,
+    recipe: Recipe,
+    commit: str,
+    strategy: Strategy = "blue-green",
+    *,
+    approval: bool = False,
+    waiver: bool = False,
+    reason: str = "",
+    actor: str = "",
+) -> str:
+    """Validate a commit, train on it, test the model, register it and put it live; part of a flow.
+
+    Raises:
+        DataRefused, TestsNotPassed, GateNotPassed: If something stopped it.
+        Invalid, ServiceBusy, Superseded, SplitNotApplied: As for `release_model`.
+    """
+    store = environment.store_block
+    kept = accepted(environment, recipe, commit)
+    candidate = trained(environment, recipe, store.commit_at(kept).snapshot)
+    champion = champion_of(environment, recipe.name)
+    if champion is not None and is_made_of_the_same(environment, candidate, champion):
+        say(f"{champion} is live and was made of the very same; nothing to do")
+        return champion
+    found = tested(environment, recipe, candidate, champion)
+    answer = waived(environment, found) if waiver and found.not_passed else None
+    candidate = found.candidate if answer else found.need_passed()
+    release = store.put_release(candidate.release())
+    rollout = Rollout(environment, open_log(environment, actor), recipe.name, release, reason, actor, kept)
+    rollout.begin()
+    if answer:
+        rollout.waive([verdict.test for verdict in found.not_passed], candidate.tests, answer)
+    register_model(store, environment.registry_block, recipe, candidate)
+    roll_out(rollout, strategy, approval=approval)
     return release
 
 
-def roll_out(
-    environment: Environment, service: str, release: str, *, approval: bool = False, reason: str = "", actor: str = ""
-) -> None:
-    """Put a registered release live, blue/green; part of a flow.
+def roll_out(rollout: Rollout, strategy: Strategy = "blue-green", *, approval: bool = False) -> None:
+    """Put a registered release live; part of a flow.
 
     Raises:
         GateNotPassed: If a gate stopped it; what was served before is served again.
         ServiceBusy, Superseded, SplitNotApplied: As for `shift_traffic`.
     """
-    rollout = Rollout(environment, open_log(environment, actor), service, release, reason, actor)
-    rollout.begin()
-    name = rollout.name
+    environment, service, name = rollout.environment, rollout.service, rollout.name
     tag_run(tags(environment.name, service, "release", [name]))
-    say(f"this is {name}, release {release}")
-    if [arm.release for arm in rollout.known.split.live] == [release]:
+    say(f"this is {name}, release {rollout.release}")
+    if [arm.release for arm in rollout.known.split.live] == [rollout.release]:
         say(f"{name} is live already; nothing to do")
         return
     asks = approval or environment.approval
     rollout.stage(APPROVAL_SECONDS + environment.warm_minutes * 60 if asks else None)
+    if strategy == "shadow" and rollout.known.split.live:
+        rollout.shadow()
     if asks:
         rollout.await_approval()
     rollout.switch()

@@ -24,9 +24,10 @@ from prefect_mlops.blocks.errors import (
     TakenOver,
     TargetRefused,
 )
-from prefect_mlops.blocks.log import Draft, ReleaseLog, is_gone, moment, own_mark
+from prefect_mlops.blocks.log import Draft, ReleaseLog
 from prefect_mlops.blocks.split import Observed, Split
 from prefect_mlops.blocks.state import Service, State
+from prefect_mlops.blocks.writer import is_gone, moment, own_mark
 
 logger = logging.getLogger("prefect_mlops")
 

@@ -10,11 +10,12 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
-from prefect_mlops.blocks import Actor, Entry, Environment, ReleaseLog, Run
+from prefect_mlops.blocks import Actor, Entry, Environment, ReleaseLog, Run, Store
 from prefect_mlops.blocks._canonical import Value
-from prefect_mlops.blocks.entry import Asked
+from prefect_mlops.blocks.entry import Asked, Released
 from prefect_mlops.blocks.errors import MlopsError
 from prefect_mlops.blocks.records import Record, records_of
+from prefect_mlops.tasks.validation import EXTRACTOR
 
 
 class NotRecorded(MlopsError):
@@ -46,6 +47,11 @@ class Trace(Value):
     model: str = Field(description="Digest of the model's files.")
     data: str = Field(description="Digest of the training data.")
     files: tuple[str, ...] = Field(description="The files of the training data.")
+    commit: str | None = Field(description="Id of the commit that has them; None where the log does not say.")
+    source: str = Field(description="Where they came from: a path, a URL, a query; empty where that is not known.")
+    rows: int | None = Field(description="How many rows the commit has; None where that is not known.")
+    raw_commit: str | None = Field(description="The commit as it came in, where validation set rows of it aside.")
+    raw_rows: int | None = Field(description="How many rows that one has.")
     code: dict[str, Any] = Field(
         description="The training function, its commit where git knew, and the digest of its source."
     )
@@ -90,6 +96,7 @@ def _traced(environment: Environment, request_id: str, answer: Record, records: 
         model=document.model,
         data=document.data,
         files=tuple(file.path for file in store.snapshot(document.data).files),
+        **_origin(store, log, answer.release),
         code={**_json_file(environment, document.code, "code.json"), "files": {f.path: f.digest for f in code.files}},
         runtime={
             **_json_file(environment, document.runtime, "python.json"),
@@ -112,6 +119,24 @@ def _asked(log: ReleaseLog, answer: Record) -> Entry:
     if found is None:
         raise NotRecorded(log.environment, answer.request_id)
     return found
+
+
+def _origin(store: Store, log: ReleaseLog, release: str) -> dict[str, Any]:
+    """The commit that a release was made from, and the one before its bad rows were set aside."""
+    bodies = (entry.body for entry in log.entries() if isinstance(entry.body, Released))
+    name = next((body.commit for body in bodies if body.release == release), None)
+    if name is None:
+        return {"commit": None, "source": "", "rows": None, "raw_commit": None, "raw_rows": None}
+    commit = store.commit_at(name)
+    parted = commit.extractor is not None and commit.extractor.name == EXTRACTOR
+    raw = commit.parents[0] if parted else None
+    return {
+        "commit": name,
+        "source": commit.source,
+        "rows": commit.rows,
+        "raw_commit": raw,
+        "raw_rows": store.commit_at(raw).rows if raw else None,
+    }
 
 
 def _json_file(environment: Environment, snapshot: str, path: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from unittest import mock
 import psutil
 import pytest
 
-from prefect_mlops.blocks import Environment, LocalServing, Split
+from prefect_mlops.blocks import Answers, Environment, Floor, LocalServing, Split
 from prefect_mlops.blocks.entry import Released
 from prefect_mlops.blocks.log import Draft
 from prefect_mlops.deployments import cli
@@ -26,6 +26,8 @@ from prefect_mlops.flows.creditco import RECIPE, census
 from prefect_mlops.tasks import shift_traffic, snapshot_data, train_model
 
 SERVICE = RECIPE.name
+EASY = RECIPE.model_copy(update={"tests": [Floor("accuracy", 0.5), Answers()]})
+"""The recipe with tests that a model of a few hundred rows passes, whatever is live."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def release(environment: Environment, folder: Path, seed: int, reason: str = "")
     path = folder / f"census-{seed}.csv"
     census(600, seed=seed).to_csv(path, index=False)
     store, log = environment.store_block, environment.log()
-    candidate = train_model.fn(store, RECIPE, snapshot_data.fn(store, path))
+    candidate = train_model.fn(store, RECIPE, snapshot_data.fn(store, path, SERVICE).snapshot)
     digest = store.put_release(candidate.release())
     known = log.state().service(SERVICE)
     body = Released(release=digest, number=len(known.numbers) + 1)

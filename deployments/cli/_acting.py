@@ -16,7 +16,7 @@ from prefect.logging.handlers import PrefectConsoleHandler
 from prefect_mlops.blocks import Entry, Environment
 from prefect_mlops.blocks.entry import Asked, Seen
 from prefect_mlops.blocks.errors import Invalid, MlopsError
-from prefect_mlops.blocks.log import process_mark
+from prefect_mlops.blocks.writer import process_mark
 from prefect_mlops.deployments.cli._output import Answer, say
 from prefect_mlops.deployments.local.place import NAME, Place
 from prefect_mlops.flows.reconcile import reconcile, reconcile_serving

@@ -77,15 +77,15 @@ def demo(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Tell the CreditCo story: two releases under traffic, the second one taken back."""
-    # Prefect's own running commentary is on its pages; here a line a stage is enough.
-    os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "WARNING"
+    """Tell the CreditCo story: a release, a bad batch, a biased model, a rollback, a shadow, one answer explained."""
+    # Prefect's own running commentary is on its pages, and so are the runs that the story has stopped.
+    os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
 
-    def tell(place: Place) -> int:
-        from prefect_mlops.deployments.demo import run_demo
+    def tell(place: Place) -> Answer:
+        from prefect_mlops.deployments.demo import tell_story
 
-        with contextlib.redirect_stdout(sys.__stdout__):
-            return run_demo(place, data, as_json=json)
+        document, page = tell_story(place, data)
+        return Answer(document, page, 0 if document["ok"] else _exits.NO)
 
     _run(context, tell, as_json=json, needs_home=False)
 

@@ -125,12 +125,25 @@ def _trace_page(trace: dict[str, Any]) -> str:
         ("why", trace["reason"] or "no reason was given"),
         ("made of", "\n".join(made)),
         ("files", ", ".join(trace["files"])),
+        ("commit", "\n".join(_origin_lines(trace))),
         ("code", ", ".join(f"{name} {value}" for name, value in code.items() if isinstance(value, str))),
         ("runtime", ", ".join(f"{name} {value}" for name, value in runtime.items() if isinstance(value, str))),
         ("figures", ", ".join(f"{name} {value:.4f}" for name, value in trace["metrics"].items())),
     ]
     heads = [line for record in trace["records"] for line in _record_lines(record)]
     return "\n".join([f"{trace['service']} answered {trace['request_id']}", *fields(pairs), "", *heads])
+
+
+def _origin_lines(trace: dict[str, Any]) -> Iterator[str]:
+    if trace["commit"]:
+        yield trace["commit"]
+        yield f"{_rows(trace['rows'])} from {trace['source']}"
+    if trace["raw_commit"]:
+        yield f"kept of {_rows(trace['raw_rows'])} that came in as {trace['raw_commit']}"
+
+
+def _rows(count: int | None) -> str:
+    return "an unknown number of rows" if count is None else f"{count:,} rows"
 
 
 def _record_lines(record: dict[str, Any]) -> Iterator[str]:
@@ -168,7 +181,7 @@ def _anchors(place: Place, environment: Environment) -> Iterator[tuple[str, int]
     """What outside the store remembers an entry, as far as it answers."""
     services = set(environment.log().state().services)
     with suppress(MlopsError):
-        services.update(environment.target.services())
+        services.update(environment.services())
     places: dict[str, Callable[[str], int | None]] = {
         "the gateway": lambda service: environment.target.observe(service).fence,
         "the registry": lambda service: _shown_in_registry(environment, service),

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from prefect_mlops.blocks import Entry, Environment, LocalServing, Observed, Split
 from prefect_mlops.blocks.entry import Asked
 from prefect_mlops.blocks.errors import MlopsError, ServingError
-from prefect_mlops.blocks.log import is_gone
 from prefect_mlops.blocks.state import Change, Service, State
+from prefect_mlops.blocks.writer import is_gone
 from prefect_mlops.deployments.cli import _exits
 from prefect_mlops.deployments.cli._output import Answer, ago, brief, columns, day_and_time, fields, percent, until
 from prefect_mlops.deployments.local.place import Place
@@ -44,7 +44,7 @@ def status_of(place: Place, name: str) -> Answer:
 
 def _served(environment: Environment) -> Iterable[str]:
     try:
-        return environment.target.services()
+        return environment.services()
     except ServingError:
         return ()
 

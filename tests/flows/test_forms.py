@@ -9,7 +9,7 @@ import pytest
 
 from prefect_mlops.deployments.local.place import Place
 
-FLOWS = ("release_model", "rollback_release", "reconcile_serving")
+FLOWS = ("release_model", "rollback_release", "reconcile_serving", "ingest_data", "train_candidate")
 
 
 def deployment(place: Place, flow: str) -> dict[str, Any]:
@@ -52,13 +52,15 @@ def test_what_it_is_for_and_how_it_is_found(place: Place, flow: str) -> None:
 
 
 def test_defaults_and_choices_are_kept(place: Place) -> None:
-    release, rollback, reconcile = (form(place, flow)["properties"] for flow in FLOWS)
+    release, rollback, reconcile = (form(place, flow)["properties"] for flow in FLOWS[:3])
     strategy = release["strategy"]
-    assert strategy.get("enum", [strategy.get("const")]) == ["blue-green"]
+    assert strategy["enum"] == ["blue-green", "shadow"]
     assert release["approval"]["default"] is False
     assert release["environment"]["default"] == rollback["environment"]["default"] == "local"
     assert rollback["to"]["default"] == "previous"
     assert reconcile["at_once"]["type"] == "boolean"
+    assert form(place, "ingest_data")["required"] == ["source"]
+    assert form(place, "train_candidate")["properties"]["hours"]["minimum"] == 1
     assert form(place, "rollback_release")["required"] == ["service"]
     recipe = form(place, "release_model")["definitions"]["Recipe"]["properties"]
     assert (recipe["holdout_percent"]["minimum"], recipe["holdout_percent"]["maximum"]) == (1, 90)
@@ -71,6 +73,8 @@ def test_defaults_and_choices_are_kept(place: Place) -> None:
         ("rollback_release", {}),
         ("rollback_release", {"service": 7}),
         ("reconcile_serving", {"at_once": "perhaps"}),
+        ("ingest_data", {"branch": "staging"}),
+        ("train_candidate", {"hours": 0}),
         ("release_model", {"recipe": {"name": "Not A Label", "train": "a:b", "target": "y"}, "data": "/x"}),
         ("release_model", {"strategy": "hope", "data": "/x"}),
     ],

@@ -16,9 +16,18 @@ from prefect_mlops.blocks.entry import Approval, Judged, Released
 from prefect_mlops.blocks.log import Draft
 from prefect_mlops.deployments.cli import _reading
 from prefect_mlops.deployments.local.place import Place
-from prefect_mlops.flows import _pages, _reporting, reconcile_serving, release_model, rollback_release
-from prefect_mlops.flows.creditco import RECIPE, TARGET, census
+from prefect_mlops.flows import (
+    _reporting,
+    ingest_data,
+    reconcile_serving,
+    release_model,
+    rollback_release,
+    train_candidate,
+)
+from prefect_mlops.flows._pages.release import history, release_page
+from prefect_mlops.flows.creditco import TARGET, census
 from prefect_mlops.tasks import shift_traffic
+from tests.places import EASY
 from tests.tasks.moving.doubles import Gateway, MemoryTarget, memory_place
 
 SERVICE = "credit"
@@ -68,7 +77,7 @@ class House:
     def page(self, release: str, rollout: int | None, **options: Any) -> str:
         """The page of a release."""
         entries = [entry for entry in self.log.entries() if entry.rollout == rollout]
-        return _pages.release_page(self.environment, self.log.state(), SERVICE, release, entries, **options)
+        return release_page(self.environment, self.log.state(), SERVICE, release, entries, **options)
 
 
 @pytest.fixture
@@ -114,7 +123,7 @@ def test_who_answered_when_is_drawn_newest_first(house: House) -> None:
     house.shift(Split.model_validate(canary), reason="a tenth")
     house.shift(Split.of(second, warm=[first]), reason="all")
     house.shift(Split.of(second), reason="warm time is over")
-    drawn = rows(_pages.history(house.log.state().service(SERVICE)))
+    drawn = rows(history(house.log.state().service(SERVICE)))
     assert [row[1:] for row in drawn] == [
         ["", "█████ 100 %", "all"],
         ["████▌ 90 %", "▌ 10 %", "a tenth"],
@@ -166,14 +175,17 @@ def test_the_newest_entry_on_a_page_is_an_anchor_for_verify(house: House) -> Non
     assert max(map(int, numbers)) == house.log.state().next - 1
 
 
-@pytest.mark.parametrize("flow", [release_model, rollback_release, reconcile_serving])
+STRATEGIES = ["blue-green", "shadow"]
+
+
+@pytest.mark.parametrize("flow", [ingest_data, train_candidate, release_model, rollback_release, reconcile_serving])
 def test_forms_speak_to_people(flow: Any) -> None:
     """Prefect would show the parameter's bare name, and what the docstring says to programmers."""
     inputs = parameter_schema(flow).model_dump()["properties"]
     for name, shown in inputs.items():
         assert shown["title"][0].isupper(), name
         assert shown["description"].endswith("."), name
-    assert inputs.get("strategy", {}).get("enum", ["blue-green"]) == ["blue-green"]
+    assert inputs.get("strategy", {}).get("enum", STRATEGIES) == STRATEGIES
 
 
 def test_a_recipe_shows_what_it_takes_for_missing() -> None:
@@ -194,7 +206,7 @@ def asked(place: Place, what: str, **filters: Any) -> list[dict[str, Any]]:
 @pytest.mark.slow
 def test_a_release_and_its_undoing_are_found_in_one_step(place: Place, tmp_path: Path) -> None:
     service = "shown"
-    recipe = RECIPE.model_copy(update={"name": service})
+    recipe = EASY.model_copy(update={"name": service})
     with place.settings(heartbeats=False):
         for number in (1, 2):
             path = tmp_path / f"november-{number}.csv"
@@ -226,4 +238,4 @@ def test_a_release_and_its_undoing_are_found_in_one_step(place: Place, tmp_path:
     assert f"{service}-v2, golden probes: passed (16 of 16 answers as recorded)" in told
     assert f"{service} now serves {service}-v2 live 100 %, {service}-v1 warm (log entry " in told
     assert failed.is_failed()
-    assert "include the target 'income'" in str(failed.message)
+    assert "columns missing {income}" in str(failed.message)

@@ -23,19 +23,28 @@ from prefect import flow
 from prefect_mlops.blocks import Environment, ModelRegistry
 from prefect_mlops.blocks.errors import MlopsError
 from prefect_mlops.flows import _rollout, reconcile_serving, release_model, rollback_release
+from prefect_mlops.flows._rollout import Rollout
 from prefect_mlops.flows.reconcile import reconcile
 from prefect_mlops.flows.release import roll_out
 from prefect_mlops.flows.rollback import roll_back
 from prefect_mlops.tasks import shift_traffic
+from prefect_mlops.tasks.traffic import open_log
 from tests.storm.home import SERVICE, environment_of, recipes
 
 Act = dict[str, Any]
 
 
+def begun(environment: Environment, release: str) -> Rollout:
+    """A rollout of a release that was trained before."""
+    rollout = Rollout(environment, open_log(environment), SERVICE, release, "storm")
+    rollout.begin()
+    return rollout
+
+
 @flow(name="release-model", flow_run_name="release", persist_result=False)
 def roll_out_again(release: str) -> None:
     """The second half of `release_model`, for a release that was trained before."""
-    roll_out(Environment.find("local"), SERVICE, release, reason="storm")
+    roll_out(begun(Environment.find("local"), release))
 
 
 def with_prefect(act: Act, results: Path) -> Any:
@@ -57,7 +66,7 @@ def without_prefect(act: Act, environment: Environment) -> Any:
         case "release":
             for name in ("shift_traffic", "probe_release", "watch_release"):  # as functions: a task needs its server
                 setattr(_rollout, name, getattr(_rollout, name).fn)
-            return roll_out(environment, SERVICE, act["to"], reason="storm")
+            return roll_out(begun(environment, act["to"]))
         case "rollback":
             return roll_back(environment, SERVICE, act["to"], reason="storm", shift=shift_traffic.fn).seq
         case _:

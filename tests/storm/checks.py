@@ -10,8 +10,8 @@ from typing import Any
 from prefect_mlops.blocks import Environment, Observed, ReleaseLog, Split
 from prefect_mlops.blocks.entry import Asked, Entry
 from prefect_mlops.blocks.errors import MlopsError
-from prefect_mlops.blocks.log import is_gone
 from prefect_mlops.blocks.state import Service
+from prefect_mlops.blocks.writer import is_gone
 from prefect_mlops.deployments.cli._status import status_of
 from prefect_mlops.deployments.local.place import NAME, Place
 from prefect_mlops.deployments.traffic import Answer

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 from pyarrow import parquet
 
-from prefect_mlops.blocks import Environment, LocalServing, ModelRegistry, Recipe, Store
+from prefect_mlops.blocks import Environment, Floor, LocalServing, ModelRegistry, Recipe, Store
 from prefect_mlops.blocks._gateways import NAMES
 from prefect_mlops.blocks._supervisor import PHOENIX, Supervisor
 from prefect_mlops.blocks.log import NoLog
@@ -42,7 +42,9 @@ def environment_of(home: Path, *, warm_minutes: int = 30) -> Environment:
 
 def recipes() -> dict[str, Recipe]:
     """The two releases of the story, by the name of their data file."""
-    return {"applications.csv": creditco.RECIPE, "vendor.csv": creditco.VENDOR_RECIPE}
+    easy = {"tests": [Floor("accuracy", 0.5)]}  # what is live when one of them is released is a matter of chance
+    recipes = {"applications.csv": creditco.RECIPE, "vendor.csv": creditco.VENDOR_RECIPE}
+    return {name: recipe.model_copy(update=easy) for name, recipe in recipes.items()}
 
 
 def write_data(folder: Path) -> None:
@@ -62,7 +64,7 @@ def questions() -> list[dict[str, Any]]:
 
 def train(store: Store, data: Path, recipe: Recipe) -> str:
     """Train a release and keep it in the store; nobody serves it yet."""
-    candidate = train_model.fn(store, recipe, snapshot_data.fn(store, data))
+    candidate = train_model.fn(store, recipe, snapshot_data.fn(store, data).snapshot)
     return store.put_release(candidate.release())
 
 

@@ -81,6 +81,24 @@ def test_an_answer_is_traced_to_what_led_to_it(bare_place: Place) -> None:
     assert all(word in page for word in ("credit-v2", "without Prefect", "age 44", "creditco:train"))
 
 
+def test_the_open_inference_protocol_is_answered_through_the_gateway_and_traced_by_the_callers_id(
+    bare_place: Place,
+) -> None:
+    service, infer = status(bare_place)["services"][SERVICE]["url"].partition("/api/")[0], f"/v2/models/{SERVICE}/infer"
+    paths = httpx.get(f"{service}/openapi.json").json()["paths"]
+    pasted = paths[infer]["post"]["requestBody"]["content"]["application/json"]["examples"]["columns"]["value"]
+    answer = httpx.post(service + infer, json={**pasted, "id": "paste-me"}, timeout=30)
+    assert (answer.status_code, answer.json()["id"]) == (200, "paste-me"), answer.text
+    fields = {tensor["name"]: tensor["data"][0] for tensor in pasted["inputs"]}
+    same = httpx.post(f"{service}/api/v1.0/predictions", json={"jsonData": fields}, timeout=30).json()["data"]
+    assert [output["data"][0] for output in answer.json()["outputs"]] == same["tensor"]["values"]
+    trace = say(bare_place.home, "trace", "paste-me", "--json").document
+    assert trace["records"][0]["request_id"] == answer.headers["x-request-id"]
+    assert trace["name"] == "credit-v2"
+    assert httpx.get(f"{service}/v2/health/ready").json()["ready"] is True
+    assert "there is credit" in httpx.get(f"{service}/v2/models/debit").json()["error"]
+
+
 def test_an_unknown_answer_is_bad_input(bare_place: Place) -> None:
     said = say(bare_place.home, "trace", "nobody", "--json")
     assert said.code == 2

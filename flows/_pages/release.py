@@ -1,4 +1,4 @@
-"""Pages that people look at: a release, what is served, who answered when. Pure: a log goes in, markdown comes out."""
+"""The page of a release: what is served, what it is made of, who answered when."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import json
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from prefect_mlops.blocks import Actor, Entry, Environment, Release, Split
 from prefect_mlops.blocks._canonical import short
-from prefect_mlops.blocks.entry import Approval, Asked, Judged, Waiver
+from prefect_mlops.blocks.entry import Approval, Asked, Judged, Settled, Taken, Takeover, Waiver
 from prefect_mlops.blocks.errors import NothingBefore
 from prefect_mlops.blocks.state import Service, State
+from prefect_mlops.flows._pages.markdown import plain, section, table
 from prefect_mlops.tasks._undoing import destination
 
 PARTS = ("data", "code", "runtime", "model", "tests", "probes")
@@ -22,16 +23,6 @@ BAR_WIDTH = 5
 """Characters that a bar for all requests is wide; one more, and it breaks the line beside two others."""
 SHOWN_RELEASES = 3
 """How many releases stand side by side; more would not fit beside the run's facts."""
-
-
-def table(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    """A table in markdown."""
-    names = list(header)
-    lines = ["| " + " | ".join(names) + " |", "|" + "|".join(" --- " for _ in names) + "|"]
-    lines += [
-        "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows
-    ]
-    return "\n".join(lines)
 
 
 def in_words(known: Service, split: Split) -> str:
@@ -73,21 +64,17 @@ def release_page(
     parts = [
         f"# {title or headline(known, release, environment.name)}",
         "\n\n".join(filter(None, (now(known), who_and_why(told), way_back(known, release)))),
-        *_section("Figures on the hold-out", figures(environment, known, release, before)),
-        *_section("Gates", gates(told)),
-        *_section("What it is made of", made_of(environment, known, release, before)),
+        *section("Figures on the hold-out", figures(environment, known, release, before)),
+        *section("Gates", gates(told)),
+        *section("What it is made of", made_of(environment, known, release, before)),
     ]
     if not brief:
         parts += [
             in_full(environment, release),
-            *_section("Who answered when", history(known)),
-            *_section("What was written down", written(known, told)),
+            *section("Who answered when", history(known)),
+            *section("What was written down", written(known, told)),
         ]
     return "\n\n".join(parts)
-
-
-def _section(title: str, text: str) -> list[str]:
-    return [f"## {title}", text] if text else []
 
 
 def replaced(entries: Iterable[Entry], release: str) -> str | None:
@@ -120,7 +107,7 @@ def who_and_why(entries: Iterable[Entry]) -> str:
     if first is None:
         return ""
     run = f" in run `{first.run.name}`" if first.run else ", without Prefect"
-    return f"By {by(first.actor)}{run}" + (f": *{_plain(first.reason)}*" if first.reason else ", no reason given.")
+    return f"By {by(first.actor)}{run}" + (f": *{plain(first.reason)}*" if first.reason else ", no reason given.")
 
 
 _VOUCHED = {
@@ -133,7 +120,7 @@ _VOUCHED = {
 
 def by(actor: Actor) -> str:
     """Somebody's name, and who vouches for it."""
-    return f"{_plain(actor.name)} ({_VOUCHED[actor.assurance]})"
+    return f"{plain(actor.name)} ({_VOUCHED[actor.assurance]})"
 
 
 def way_back(known: Service, release: str) -> str:
@@ -179,16 +166,16 @@ def gates(entries: Iterable[Entry]) -> str:
             case Judged() as body:
                 rows.append((body.gate, body.outcome, body.detail))
             case Approval() as body:
-                rows.append(("approval", body.decision, f"by {_plain(entry.actor.name)}" + _because(entry)))
+                rows.append(("approval", body.decision, f"by {plain(entry.actor.name)}" + _because(entry)))
             case Waiver() as body:
-                rows.append((body.gate, "waived", f"by {_plain(entry.actor.name)}" + _because(entry)))
+                rows.append((body.gate, "waived", f"by {plain(entry.actor.name)}" + _because(entry)))
             case _:
                 pass
     return table(("gate", "outcome", "detail"), rows) if rows else ""
 
 
 def _because(entry: Entry) -> str:
-    return f": {_plain(entry.reason)}" if entry.reason else ""
+    return f": {plain(entry.reason)}" if entry.reason else ""
 
 
 def history(known: Service) -> str:
@@ -196,7 +183,7 @@ def history(known: Service) -> str:
     spans = list(_spans(known))[-SHOWN_CHANGES:]
     releases = list(dict.fromkeys(arm.release for span in spans for arm in span.split.arms))[-SHOWN_RELEASES:]
     rows = [
-        (_time(span.since), *(_bar(span.split, release) for release in releases), _plain(span.reason))
+        (_time(span.since), *(_bar(span.split, release) for release in releases), plain(span.reason))
         for span in reversed(spans)
     ]
     return table(("since", *map(known.named, releases), "why"), rows) if rows else ""
@@ -258,14 +245,9 @@ def _time(time: str) -> str:
     return f"{time[:10]} {time[11:19]}Z"
 
 
-def _plain(text: str) -> str:
-    """Text of a person's, on one line and without what markdown would make something else of."""
-    return "".join("\\" + letter if letter in "\\`*_[]<>#" else letter for letter in " ".join(text.split()))
-
-
 def written(known: Service, entries: Iterable[Entry]) -> str:
     """What the log says, entry by entry."""
-    rows = ((entry.seq, entry.time[:19] + "Z", sentence(known, entry), _plain(entry.actor.name)) for entry in entries)
+    rows = ((entry.seq, entry.time[:19] + "Z", sentence(known, entry), plain(entry.actor.name)) for entry in entries)
     return table(("entry", "time", "what", "by"), rows)
 
 
@@ -275,6 +257,8 @@ def sentence(known: Service, entry: Entry) -> str:
     match body.kind:
         case "genesis":
             return "the log begins"
+        case "taken" | "settled" | "takeover":
+            return _in_hands(body)
         case "released":
             return f"release {short(body.release)} is number {body.number} of {entry.service}"
         case "asked":
@@ -288,7 +272,15 @@ def sentence(known: Service, entry: Entry) -> str:
             return f"{body.decision} by {entry.actor.name}"
         case "waiver":
             return f"gate {body.gate!r} waived by {entry.actor.name}"
-        case "takeover":
-            return f"took over what entry {body.of} asked for"
         case "sweep" | "erased":
             return f"{len(body.removed)} objects removed"
+
+
+def _in_hands(body: Taken | Settled | Takeover) -> str:
+    match body.kind:
+        case "taken":
+            return f"took move {body.move} of branch {body.branch} to train on it"
+        case "settled":
+            return f"training: {body.outcome}; {body.detail}"
+        case "takeover":
+            return f"took over what entry {body.of} asked for"
