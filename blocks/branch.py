@@ -15,6 +15,8 @@ from prefect_mlops.blocks.release import Snapshot
 from prefect_mlops.blocks.store import Journal, Store
 from prefect_mlops.blocks.writer import moment, os_user, this_writer
 
+_ROOM = "branches/"
+
 
 class NotAMove(MlopsError):
     """Bytes in a branch that are no entry of it, or one that may not stand where it stands."""
@@ -71,7 +73,7 @@ class Branch:
     @property
     def journal(self) -> Journal:
         """Where its moves are."""
-        return self.store.journal(f"branches/{self.name}")
+        return self.store.journal(_ROOM + self.name)
 
     def moves(self, start: int = 0) -> Iterator[Move]:
         """Every move from number `start` on, oldest first.
@@ -222,8 +224,7 @@ class Branch:
 
 def branches(store: Store) -> tuple[str, ...]:
     """The names of all branches that a listing of `store` shows."""
-    names = (name.partition("/") for name in store.journals())
-    return tuple(name for room, _, name in names if room == "branches")
+    return tuple(name.removeprefix(_ROOM) for name in store.journals(_ROOM))
 
 
 def decoded(branch: str, number: int, data: bytes, before: Move | None) -> Move:

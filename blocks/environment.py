@@ -239,14 +239,9 @@ class Environment(Block):
         Raises:
             TargetUnreachable: If the target does not answer.
         """
-        known, log = set(self.log().state().services), f"log/{self.name}"
-        others = [name.removeprefix("log/") for name in self.store_block.journals() if name.startswith("log/")]
-        theirs = {
-            one
-            for name in others
-            if f"log/{name}" != log
-            for one in ReleaseLog(self.store_block, name).state().services
-        }
+        known, logs = set(self.log().state().services), self.store_block.journals("log/")
+        others = [name.removeprefix("log/") for name in logs if name != f"log/{self.name}"]
+        theirs = {one for name in others for one in ReleaseLog(self.store_block, name).state().services}
         return tuple(sorted(known | (set(self.target.services()) - theirs)))
 
     def configuration(self) -> dict[str, dict[str, str | int | bool | None]]:

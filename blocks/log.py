@@ -9,7 +9,6 @@ from copy import copy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -18,10 +17,8 @@ from prefect_mlops.blocks.entry import Actor, Body, Entry, Genesis, Run
 from prefect_mlops.blocks.errors import Invalid, MlopsError
 from prefect_mlops.blocks.split import Split
 from prefect_mlops.blocks.state import IllegalEntry, Moving, State, at
+from prefect_mlops.blocks.store import Journal, Store
 from prefect_mlops.blocks.writer import moment, os_user, this_writer
-
-if TYPE_CHECKING:
-    from prefect_mlops.blocks.store import Journal, Store
 
 logger = logging.getLogger("prefect_mlops")
 

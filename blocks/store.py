@@ -230,9 +230,12 @@ class Store(Block):
         """
         return Journal(self._guarded, self.url, name)
 
-    def journals(self) -> tuple[str, ...]:
-        """The names of all journals that a listing shows."""
-        return tuple(sorted({key.rpartition("/")[0] for key in self._guarded.list("") if _is_entry(key)}))
+    def journals(self, room: str = "") -> tuple[str, ...]:
+        """The names of all journals that a listing shows, or of those whose names begin with `room`.
+
+        Only what is below a room such as `log/` is listed, which has an end where the whole store may have none.
+        """
+        return tuple(sorted({key.rpartition("/")[0] for key in self._guarded.list(room) if _is_entry(key)}))
 
     @property
     def _guarded(self) -> Guard:

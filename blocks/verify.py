@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from prefect_mlops.blocks._guard import IDENTITY
 from prefect_mlops.blocks._objects import key_of
 from prefect_mlops.blocks.branch import Branch, NotAMove, branches, decoded
+from prefect_mlops.blocks.commit import Move
 from prefect_mlops.blocks.entry import Asked, Entry, NotAnEntry, Released, Taken
 from prefect_mlops.blocks.errors import (
     Invalid,
@@ -21,7 +22,7 @@ from prefect_mlops.blocks.errors import (
 from prefect_mlops.blocks.log import ReleaseLog
 from prefect_mlops.blocks.release import Release
 from prefect_mlops.blocks.state import IllegalEntry, State
-from prefect_mlops.blocks.store import Store
+from prefect_mlops.blocks.store import Journal, Store
 
 _UNSOUND = (ObjectDamaged, ObjectMissing, StoreRefused, Invalid)
 
@@ -137,19 +138,14 @@ class _Check:
         names = branches(self.store)
         for name in names:
             branch = Branch(self.store, name)
-            journal, before, expected = branch.journal, None, 0
-            for number in journal.numbers():
-                if number != expected:
-                    self.report.blame(
-                        journal.key(expected), f"entry {expected} is missing, though later ones are there"
-                    )
-                    before = None
-                expected = number + 1
+            journal = branch.journal
+            before: Move | None = None
+            for number, data in self._stored(journal, journal.numbers()):
+                before = before if before and before.seq == number - 1 else None
                 try:
-                    before = decoded(name, number, journal.read(number) or b"", before)
+                    before = decoded(name, number, data, before)
                 except NotAMove as error:
                     self.report.blame(journal.key(number), error.reason)
-                    before = None
                     continue
                 if self.id not in (None, before.store):
                     self.report.blame(journal.key(number), f"it is of store {before.store}")
@@ -192,7 +188,7 @@ class _Check:
     def log(self, log: ReleaseLog, numbers: list[int]) -> tuple[State, dict[int, str]]:
         """Fold a log as far as it is legal; return that state, and the hash of each entry that can be read."""
         state, hashes, whole = State(), dict[int, str](), True
-        for number, data in self._stored(log, numbers):
+        for number, data in self._stored(log.journal, numbers):
             key = log.journal.key(number)
             try:
                 entry = Entry.decode(number, data)
@@ -209,24 +205,24 @@ class _Check:
             self.report.blame(IDENTITY, f"it says store {self.id}, and the log is that of store {state.genesis.store}")
         return state, hashes
 
-    def _stored(self, log: ReleaseLog, numbers: list[int]) -> Iterator[tuple[int, bytes]]:
+    def _stored(self, journal: Journal, numbers: list[int]) -> Iterator[tuple[int, bytes]]:
         """The bytes of each entry that is there; of many missing in a row the first is blamed."""
         expected = 0
         for number in numbers:
-            data = self._read(log, number)
+            data = self._read(journal, number)
             if number > expected:
                 missing = f"{expected} is" if number == expected + 1 else f"{expected} to {number - 1} are"
-                self.report.blame(log.journal.key(expected), f"entry {missing} missing, though later ones are there")
+                self.report.blame(journal.key(expected), f"entry {missing} missing, though later ones are there")
             if data is not None:
                 yield number, data
             expected = number + 1
 
-    def _read(self, log: ReleaseLog, number: int) -> bytes | None:
+    def _read(self, journal: Journal, number: int) -> bytes | None:
         try:
-            if (data := log.journal.read(number)) is None:
-                self.report.blame(log.journal.key(number), "it was listed, and is not there")
+            if (data := journal.read(number)) is None:
+                self.report.blame(journal.key(number), "it was listed, and is not there")
         except _UNSOUND as error:
-            self.report.blame(log.journal.key(number), str(error))
+            self.report.blame(journal.key(number), str(error))
             return None
         return data
 
@@ -243,15 +239,16 @@ class _Check:
     def _taken(self, body: Taken, by: str) -> None:
         """A move that was taken is there, and is the one that was taken; so branches are anchored in the log."""
         journal = Branch(self.store, body.branch).journal
-        data = journal.read(body.move)
-        if data is None:
-            return self.report.blame(journal.key(body.move), f"missing, though {by} took it")
         try:
-            if decoded(body.branch, body.move, data, None).commit != body.commit:
+            data = journal.read(body.move)
+            if data is None:
+                self.report.blame(journal.key(body.move), f"missing, though {by} took it")
+            elif decoded(body.branch, body.move, data, None).commit != body.commit:
                 self.report.blame(journal.key(body.move), f"it does not name the commit that {by} took")
         except NotAMove as error:
             self.report.blame(journal.key(body.move), error.reason)
-        return None
+        except _UNSOUND as error:
+            self.report.blame(journal.key(body.move), str(error))
 
     def _release(self, service: str, digest: str) -> None:
         try:

@@ -106,3 +106,15 @@ def test_damage_to_a_branch_is_named(tmp_path: Path) -> None:
         _ = Branch(Store(url=str(tmp_path / "store")), "main").head
     entry.unlink()
     assert "branches/main/000000000001" in [fault.key for fault in verify(log).faults]
+
+
+def test_a_folder_where_a_move_belongs_is_named(tmp_path: Path) -> None:
+    store = Store(url=str(tmp_path / "store"))
+    for number in range(3):
+        Branch(store, "main").commit(snapshot(store, tmp_path, f"a\n{number}\n"), source="vendor")
+    log = ReleaseLog(store, "local")
+    log.begin({})
+    entry = tmp_path / "store" / "branches" / "main" / "000000000001"
+    entry.unlink()
+    entry.mkdir()
+    assert "branches/main/000000000001" in {fault.key for fault in verify(log).faults}
