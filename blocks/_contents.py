@@ -15,10 +15,6 @@ class Contents:
     def __init__(self, objects: Objects, packs: Packs) -> None:
         self._objects, self._packs = objects, packs
 
-    def has(self, digest: str) -> bool:
-        """Whether the content with that digest is there; its bytes are not looked at."""
-        return self._packs.has_read(digest) or self._objects.has(digest) or self._packs.has(digest)
-
     def stream(self, digest: str) -> Iterator[bytes]:
         """The bytes in pieces; damage is known, and raised, only after the last.
 
