@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 SHOWN_SLICES = 10
 """How many slices a page shows, those of the least agreement first; the evidence has all."""
 
+ROLES = ("champion", "challenger")
+
 _HEADLINES = {
     "passed": "agrees with",
     "failed": "does not answer as",
@@ -53,7 +55,7 @@ def _sides(found: Comparison, champion: str, challenger: str) -> str:
     rows = [
         ("requests answered", f"{found.requests + found.failed:,}", f"{found.requests:,}"),
         ("errors", "0", f"{found.failed:,}"),
-        *([("95 % of answers within", *map(_milliseconds, found.p95_us.values()))] if found.p95_us else []),
+        *([("95 % of answers within", *(_milliseconds(found.p95_us[role]) for role in ROLES))] if found.p95_us else []),
     ]
     return table(("", champion, f"{challenger} (shadow)"), rows)
 
@@ -71,7 +73,8 @@ def _slices(found: Comparison) -> str:
 
 
 def _draw_scores(found: Comparison, axes: Axes) -> None:
-    for (role, counts), colour in zip(found.scores.items(), (UNDECIDED, GOOD), strict=True):
+    for role, colour in zip(ROLES, (UNDECIDED, GOOD), strict=True):
+        counts = found.scores[role]
         edges = [bin_ / len(counts) for bin_ in range(len(counts) + 1)]
         axes.stairs(counts, edges, label=role, color=colour, linewidth=1.6)
     axes.legend(frameon=False)
