@@ -4,31 +4,68 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from prefect.flow_runs import pause_flow_run
 
 from prefect_mlops.blocks import Environment, Recipe
+from prefect_mlops.blocks.entry import Judged
 from prefect_mlops.blocks.errors import DataRefused
 from prefect_mlops.flows._pages import data_page, verdicts_page
 from prefect_mlops.flows._reporting import publish, say, showing
 from prefect_mlops.flows._rollout import APPROVAL_SECONDS, Waive
-from prefect_mlops.tasks import Candidate, Tested, test_model, train_model, validate_data
+from prefect_mlops.tasks import Candidate, Tested, Validated, test_model, train_model, validate_data
 from prefect_mlops.tasks._tables import MISSING
 
 
-def accepted(environment: Environment, recipe: Recipe, commit: str) -> str:
-    """The commit of the rows that the recipe's expectations let through; all of them where it has none.
+@dataclass(frozen=True)
+class Made:
+    """What came of data: a tested candidate, or that what is live was made of the very same.
+
+    Attributes:
+        commit: Id of the commit of the rows that it was trained on.
+        data: What their validation found; None where the recipe expects nothing of them.
+        tested: The candidate and its verdicts; None where the champion is made of the very same.
+        champion: Digest of the release that answers all requests; None where there is none, or several.
+    """
+
+    commit: str
+    data: Validated | None
+    tested: Tested | None
+    champion: str | None
+
+    def judged(self, release: str) -> Judged | None:
+        """The verdict on the data that a release was made of, for the log; None where nothing was expected."""
+        if self.data is None:
+            return None
+        met = sum(check.outcome == "passed" for check in self.data.results)
+        detail = f"{met} of {len(self.data.results)} expectations met, {self.data.bad_rows:,} rows set aside"
+        return Judged(
+            release=release, gate="expectations", outcome="passed", detail=detail, evidence=self.data.evidence
+        )
+
+
+def made_of(environment: Environment, recipe: Recipe, commit: str) -> Made:
+    """Validate the data of a commit, train on the rows that are let through, and test what came of it.
 
     Raises:
         DataRefused: If the data is not what it must be. What is wrong with it is shown.
+        Invalid: If data or training function are not what the recipe says.
     """
-    return validated(environment, commit, recipe.expectations, recipe.name, missing=recipe.missing)
+    data = validated(environment, commit, recipe.expectations, recipe.name, missing=recipe.missing)
+    kept = data.commit if data else commit
+    candidate = trained(environment, recipe, environment.store_block.commit_at(kept).snapshot)
+    champion = champion_of(environment, recipe.name)
+    if champion is not None and is_made_of_the_same(environment, candidate, champion):
+        say(f"{champion} is live and was made of the very same; nothing to do")
+        return Made(kept, data, None, champion)
+    return Made(kept, data, tested(environment, recipe, candidate, champion), champion)
 
 
 def validated(
     environment: Environment, commit: str, expectations: str, subject: str, *, missing: Iterable[str] = MISSING
-) -> str:
-    """The commit of the rows that a suite lets through; all of them where there is no suite.
+) -> Validated | None:
+    """The rows that a suite lets through; None where there is no suite.
 
     Args:
         environment: Whose store holds the commit.
@@ -41,7 +78,7 @@ def validated(
         DataRefused: If the data is not what it must be. What is wrong with it is shown.
     """
     if not expectations:
-        return commit
+        return None
     store = environment.store_block
     try:
         found = validate_data(store, commit, expectations, missing=missing)
@@ -51,7 +88,7 @@ def validated(
     aside = f", {found.bad_rows:,} set aside as {found.quarantine}" if found.bad_rows else ""
     say(f"the data meets {expectations}: {found.rows:,} rows go on{aside}")
     show_data(environment, subject, found.evidence, "is as expected")
-    return found.commit
+    return found
 
 
 def show_data(environment: Environment, subject: str, evidence: str, verdict: str) -> None:

@@ -16,7 +16,7 @@ from prefect_mlops.blocks.entry import Approval, Judged, Move, Released, Waiver
 from prefect_mlops.blocks.errors import GateNotPassed
 from prefect_mlops.blocks.log import Draft
 from prefect_mlops.blocks.state import Service, State
-from prefect_mlops.flows._pages import comparison_page, in_words, release_page, served
+from prefect_mlops.flows._pages import comparison_page, in_words, lineage_page, release_page, served
 from prefect_mlops.flows._reporting import publish, say, showing
 from prefect_mlops.tasks import compare_predictions, probe_release, shift_traffic, watch_release
 from prefect_mlops.tasks._moving import take_over
@@ -255,3 +255,11 @@ class Rollout:
             description = f"{self.name} is live in {self.environment.name}"
             publish(f"release-{self.service}", self.page(), description)
             say(f"{description}; to undo it: prefect-mlops rollback {self.service}")
+        show_lineage(self.environment, self.service, self.release)
+
+
+def show_lineage(environment: Environment, service: str, release: str) -> None:
+    """Leave the page of all that led to a release."""
+    with showing("the lineage"):
+        page = lineage_page(environment, service, release)
+        publish(f"lineage-{service}", page, page.partition("\n")[0].removeprefix("# "))

@@ -75,7 +75,7 @@ def ingest_data(
     if not onto:
         return head
     kept = validated(place, head, expectations, branch)
-    return let_through(place, kept, onto, expected, reason=reason, actor=actor)
+    return let_through(place, kept.commit if kept else head, onto, expected, reason=reason, actor=actor)
 
 
 def keep(

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from prefect import flow
 
 from prefect_mlops.blocks import Environment, Recipe
-from prefect_mlops.flows._candidate import accepted, champion_of, is_made_of_the_same, tested, trained, waived
+from prefect_mlops.flows._candidate import made_of, waived
 from prefect_mlops.flows._reporting import run_name, say, shown_as, tag_run, tags
 from prefect_mlops.flows._rollout import APPROVAL_SECONDS, Rollout
 from prefect_mlops.tasks import register_model, snapshot_data
 from prefect_mlops.tasks.traffic import open_log
 
 Strategy = Literal["blue-green", "shadow"]
+
+STRATEGIES = shown_as(
+    "Strategy",
+    "How traffic moves: blue-green switches all of it at once; shadow first compares its answers to copies.",
+    enum=list(get_args(Strategy)),
+)
 
 
 @flow(name="release-model", flow_run_name=run_name("release", "recipe"), persist_result=False)
@@ -24,14 +30,7 @@ def release_model(
         Path, shown_as("Data", "CSV or Parquet file to train on, on the machine where the run is; with the target.")
     ],
     environment: Annotated[str, shown_as("Environment", "Name of the Environment block to release to.")] = "local",
-    strategy: Annotated[
-        Strategy,
-        shown_as(
-            "Strategy",
-            "How traffic moves: blue-green switches all of it at once; shadow first compares its answers to copies.",
-            enum=["blue-green", "shadow"],
-        ),
-    ] = "blue-green",
+    strategy: Annotated[Strategy, STRATEGIES] = "blue-green",
     approval: Annotated[
         bool,
         shown_as("Ask for approval", "Wait for a person before traffic moves; a policy may insist."),
@@ -98,20 +97,19 @@ def release_commit(
         Invalid, ServiceBusy, Superseded, SplitNotApplied: As for `release_model`.
     """
     store = environment.store_block
-    kept = accepted(environment, recipe, commit)
-    candidate = trained(environment, recipe, store.commit_at(kept).snapshot)
-    champion = champion_of(environment, recipe.name)
-    if champion is not None and is_made_of_the_same(environment, candidate, champion):
-        say(f"{champion} is live and was made of the very same; nothing to do")
-        return champion
-    found = tested(environment, recipe, candidate, champion)
-    answer = waived(environment, found) if waiver and found.not_passed else None
-    candidate = found.candidate if answer else found.need_passed()
+    made = made_of(environment, recipe, commit)
+    if made.tested is None:
+        assert made.champion is not None
+        return made.champion
+    answer = waived(environment, made.tested) if waiver and made.tested.not_passed else None
+    candidate = made.tested.candidate if answer else made.tested.need_passed()
     release = store.put_release(candidate.release())
-    rollout = Rollout(environment, open_log(environment, actor), recipe.name, release, reason, actor, kept)
+    rollout = Rollout(environment, open_log(environment, actor), recipe.name, release, reason, actor, made.commit)
     rollout.begin()
+    if (data := made.judged(release)) is not None:
+        rollout.write(data)
     if answer:
-        rollout.waive([verdict.test for verdict in found.not_passed], candidate.tests, answer)
+        rollout.waive([verdict.test for verdict in made.tested.not_passed], candidate.tests, answer)
     register_model(store, environment.registry_block, recipe, candidate)
     roll_out(rollout, strategy, approval=approval)
     return release

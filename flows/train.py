@@ -16,9 +16,11 @@ from prefect_mlops.blocks import Entry, Environment, Recipe, ReleaseLog, Run
 from prefect_mlops.blocks.branch import Branch
 from prefect_mlops.blocks.entry import Outcome, Taken
 from prefect_mlops.blocks.errors import DataRefused, Invalid, MlopsError, TestsNotPassed
-from prefect_mlops.flows._candidate import accepted, champion_of, is_made_of_the_same, tested, trained
+from prefect_mlops.blocks.log import Draft
+from prefect_mlops.flows._candidate import Made, made_of
 from prefect_mlops.flows._pages import release_page
 from prefect_mlops.flows._reporting import publish, run_name, say, showing, shown_as, tag_run, tags
+from prefect_mlops.flows._rollout import show_lineage
 from prefect_mlops.tasks import Candidate, register_model
 from prefect_mlops.tasks import _taking as taking
 from prefect_mlops.tasks.announcing import announce
@@ -88,22 +90,18 @@ def train_taken(environment: Environment, recipe: Recipe, log: ReleaseLog, taken
     assert isinstance(taken.body, Taken)
     say(f"log entry {taken.seq}: move {taken.body.move} of {taken.body.branch}, commit {taken.body.commit}, is taken")
     try:
-        kept = accepted(environment, recipe, taken.body.commit)
-        candidate = trained(environment, recipe, environment.store_block.commit_at(kept).snapshot)
-        champion = champion_of(environment, recipe.name)
-        if champion is None or not is_made_of_the_same(environment, candidate, champion):
-            candidate = tested(environment, recipe, candidate, champion).need_passed()
-            champion = None
+        made = made_of(environment, recipe, taken.body.commit)
+        candidate = made.tested.need_passed() if made.tested else None
     except Exception as error:
         if not isinstance(error, MlopsError) or not error.transient:
             outcome, evidence = outcome_of(error)
             taking.settle(log, taken, outcome, str(error) or type(error).__name__, evidence)
         raise
-    if champion is not None:
-        taking.release(log, taken, champion, kept)
-        say(f"{champion} is live and was made of the very same; nothing to do")
-        return champion
-    return registered(environment, recipe, candidate, log, taken, kept)
+    if candidate is None:
+        assert made.champion is not None
+        taking.release(log, taken, made.champion, made.commit)
+        return made.champion
+    return registered(environment, recipe, candidate, log, taken, made)
 
 
 def outcome_of(error: Exception) -> tuple[Outcome, str | None]:
@@ -122,7 +120,7 @@ def outcome_of(error: Exception) -> tuple[Outcome, str | None]:
 
 
 def registered(
-    environment: Environment, recipe: Recipe, candidate: Candidate, log: ReleaseLog, taken: Entry, commit: str
+    environment: Environment, recipe: Recipe, candidate: Candidate, log: ReleaseLog, taken: Entry, made: Made
 ) -> str:
     """Give a candidate its number, and show it to people as what challenges the champion.
 
@@ -133,17 +131,20 @@ def registered(
     release = store.put_release(candidate.release())
     with showing("in the registry, the candidate"):  # before the log has it, so that a run that dies here does it again
         register_model(store, registry, recipe, candidate)
-    entry = taking.release(log, taken, release, commit)
+    entries = [taken, taking.release(log, taken, release, made.commit)]
+    if (data := made.judged(release)) is not None:
+        entries += filter(None, [log.append(lambda _: Draft(data, taken.services, reason=taken.reason))])
     state = log.state()
     name = state.service(recipe.name).named(release)
-    say(f"this is {name}, release {release}; to put it live, run release-model with the same recipe and data")
+    say(f"this is {name}, release {release}; to put it live, run promote-candidate")
     tag_run(tags(environment.name, recipe.name, "train", [name]))
     with showing("in the registry, what challenges"):
-        registry.mark(recipe.name, release, "challenger", {"name": name, "entry": str(entry.seq)})
+        registry.mark(recipe.name, release, "challenger", {"name": name, "entry": str(entries[-1].seq)})
     with showing("the candidate"):
         title = f"{name} is a candidate in {environment.name}"
-        page = release_page(environment, state, recipe.name, release, [taken, entry], title)
+        page = release_page(environment, state, recipe.name, release, entries, title)
         publish(f"candidate-{recipe.name}", page, title)
+    show_lineage(environment, recipe.name, release)
     return release
 
 

@@ -10,12 +10,13 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
-from prefect_mlops.blocks import Actor, Entry, Environment, ReleaseLog, Run, Store
+from prefect_mlops.blocks import Actor, Entry, Environment, ReleaseLog, Run
 from prefect_mlops.blocks._canonical import Value
-from prefect_mlops.blocks.entry import Asked, Released
+from prefect_mlops.blocks.entry import Asked
 from prefect_mlops.blocks.errors import MlopsError
 from prefect_mlops.blocks.records import Record, records_of
-from prefect_mlops.tasks.validation import EXTRACTOR
+from prefect_mlops.blocks.state import fold
+from prefect_mlops.tasks.lineage import facts_in, lineage_of
 
 
 class NotRecorded(MlopsError):
@@ -79,16 +80,17 @@ def trace_prediction(environment: Environment, request_id: str) -> Trace:
 
 
 def _traced(environment: Environment, request_id: str, answer: Record, records: Iterable[Record]) -> Trace:
-    store, log = environment.store_block, ReleaseLog(environment.store_block, environment.name)
+    store = environment.store_block
+    entries = list(ReleaseLog(store, environment.name).entries())
     document = store.release(answer.release)
-    asked = _asked(log, answer)
+    asked, origin = _asked(environment, entries, answer), lineage_of(store, entries, answer.release)
     code, runtime = store.snapshot(document.code), store.snapshot(document.runtime)
     return Trace(
         request_id=request_id,
         service=answer.service,
         records=tuple(records),
         release=answer.release,
-        name=log.state().service(answer.service).named(answer.release),
+        name=fold(entries).service(answer.service).named(answer.release),
         run=asked.run,
         actor=asked.actor,
         entry=asked.seq,
@@ -96,20 +98,24 @@ def _traced(environment: Environment, request_id: str, answer: Record, records: 
         model=document.model,
         data=document.data,
         files=tuple(file.path for file in store.snapshot(document.data).files),
-        **_origin(store, log, answer.release),
-        code={**_json_file(environment, document.code, "code.json"), "files": {f.path: f.digest for f in code.files}},
+        commit=origin.commit,
+        source=origin.data.source if origin.data else "",
+        rows=origin.data.rows if origin.data else None,
+        raw_commit=origin.raw_commit,
+        raw_rows=origin.raw.rows if origin.raw else None,
+        code={**facts_in(store, document.code, "code.json"), "files": {f.path: f.digest for f in code.files}},
         runtime={
-            **_json_file(environment, document.runtime, "python.json"),
+            **facts_in(store, document.runtime, "python.json"),
             "files": {f.path: f.digest for f in runtime.files},
         },
         metrics=json.loads(store.get(document.tests))["metrics"],
     )
 
 
-def _asked(log: ReleaseLog, answer: Record) -> Entry:
+def _asked(environment: Environment, entries: Iterable[Entry], answer: Record) -> Entry:
     """The newest entry before the answer that asked for its release in the role in which it answered."""
     found: Entry | None = None
-    for entry in log.entries():
+    for entry in entries:
         if entry.time > answer.time and found is not None:
             break
         if isinstance(entry.body, Asked) and entry.service == answer.service:
@@ -117,30 +123,5 @@ def _asked(log: ReleaseLog, answer: Record) -> Entry:
             if after is not None and after != before and (after.role == answer.role or found is None):
                 found = entry
     if found is None:
-        raise NotRecorded(log.environment, answer.request_id)
+        raise NotRecorded(environment.name, answer.request_id)
     return found
-
-
-def _origin(store: Store, log: ReleaseLog, release: str) -> dict[str, Any]:
-    """The commit that a release was made from, and the one before its bad rows were set aside."""
-    bodies = (entry.body for entry in log.entries() if isinstance(entry.body, Released))
-    name = next((body.commit for body in bodies if body.release == release), None)
-    if name is None:
-        return {"commit": None, "source": "", "rows": None, "raw_commit": None, "raw_rows": None}
-    commit = store.commit_at(name)
-    parted = commit.extractor is not None and commit.extractor.name == EXTRACTOR
-    raw = commit.parents[0] if parted else None
-    return {
-        "commit": name,
-        "source": commit.source,
-        "rows": commit.rows,
-        "raw_commit": raw,
-        "raw_rows": store.commit_at(raw).rows if raw else None,
-    }
-
-
-def _json_file(environment: Environment, snapshot: str, path: str) -> dict[str, Any]:
-    store = environment.store_block
-    digests = {file.path: file.digest for file in store.snapshot(snapshot).files}
-    facts = json.loads(store.get(digests[path])) if path in digests else {}
-    return {name: value for name, value in facts.items() if name != "format"}

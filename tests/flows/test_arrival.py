@@ -19,7 +19,7 @@ from prefect_mlops.blocks.entry import Released, Settled
 from prefect_mlops.blocks.errors import DataRefused, Invalid, TestsNotPassed
 from prefect_mlops.blocks.state import Claim
 from prefect_mlops.deployments.local.place import Place
-from prefect_mlops.flows import ingest_data, train_candidate
+from prefect_mlops.flows import ingest_data, promote_candidate, train_candidate
 from prefect_mlops.flows.creditco import RECIPE, census
 from prefect_mlops.flows.ingest import extracted, is_function, let_through
 from prefect_mlops.tasks.announcing import BRANCH_MOVED
@@ -88,6 +88,31 @@ def test_from_a_file_to_a_candidate(environment: Environment, tmp_path: Path) ->
     assert train() is None
     assert ingest(data(tmp_path, 1), expectations=SUITE) == commit
     assert train() is None
+
+
+def test_a_candidate_goes_live_as_it_is(environment: Environment, tmp_path: Path) -> None:
+    """Neither before its bytes are checked, nor beside something that it was not compared with."""
+    first = promote_candidate(SERVICE, environment=NAME, reason="the committee met", actor="bo")
+    known = environment.log().state().service(SERVICE)
+    assert [arm.release for arm in known.split.live] == [first] == list(known.numbers)
+    assert known.changes[-1].asked.actor.name == "bo"
+    before = environment.log().state().head
+    assert promote_candidate(SERVICE, "arriving-v1", environment=NAME) == first
+    assert environment.log().state().head == before, "what is live is not moved"
+
+    for seed in (11, 12):
+        ingest(data(tmp_path, seed))
+        train()
+    second, third = list(environment.log().state().service(SERVICE).numbers)[1:]
+    assert promote_candidate(SERVICE, environment=NAME) == third
+    assert environment.registry_block.client().get_model_version_by_alias(SERVICE, "champion").tags["release"] == third
+    with pytest.raises(Invalid, match="got 'tests beside arriving-v1'"):
+        promote_candidate(SERVICE, second, environment=NAME)
+    with pytest.raises(Invalid, match="is one of: arriving-v1, arriving-v2, arriving-v3"):
+        promote_candidate(SERVICE, "arriving-v4", environment=NAME)
+    with pytest.raises(Invalid, match="has a candidate"):
+        promote_candidate("nobody", environment=NAME)
+    assert "data as it came" in page(f"lineage-{SERVICE}")
 
 
 def test_bad_data_stays_where_it_came_in(environment: Environment, tmp_path: Path) -> None:

@@ -9,7 +9,14 @@ import pytest
 
 from prefect_mlops.deployments.local.place import Place
 
-FLOWS = ("release_model", "rollback_release", "reconcile_serving", "ingest_data", "train_candidate")
+FLOWS = (
+    "release_model",
+    "rollback_release",
+    "reconcile_serving",
+    "ingest_data",
+    "train_candidate",
+    "promote_candidate",
+)
 
 
 def deployment(place: Place, flow: str) -> dict[str, Any]:
@@ -61,7 +68,7 @@ def test_defaults_and_choices_are_kept(place: Place) -> None:
     assert reconcile["at_once"]["type"] == "boolean"
     assert form(place, "ingest_data")["required"] == ["source"]
     assert form(place, "train_candidate")["properties"]["hours"]["minimum"] == 1
-    assert form(place, "rollback_release")["required"] == ["service"]
+    assert form(place, "rollback_release")["required"] == form(place, "promote_candidate")["required"] == ["service"]
     recipe = form(place, "release_model")["definitions"]["Recipe"]["properties"]
     assert (recipe["holdout_percent"]["minimum"], recipe["holdout_percent"]["maximum"]) == (1, 90)
     assert deployment(place, "release_model")["parameters"]["recipe"]["name"] == "credit"
@@ -75,6 +82,7 @@ def test_defaults_and_choices_are_kept(place: Place) -> None:
         ("reconcile_serving", {"at_once": "perhaps"}),
         ("ingest_data", {"branch": "staging"}),
         ("train_candidate", {"hours": 0}),
+        ("promote_candidate", {"service": "credit", "strategy": "hope"}),
         ("release_model", {"recipe": {"name": "Not A Label", "train": "a:b", "target": "y"}, "data": "/x"}),
         ("release_model", {"strategy": "hope", "data": "/x"}),
     ],

@@ -11,19 +11,13 @@ import httpx
 import pytest
 from prefect.utilities.callables import parameter_schema
 
+from prefect_mlops import flows
 from prefect_mlops.blocks import Actor, Entry, Recipe, Release, ReleaseLog, Split, Store
 from prefect_mlops.blocks.entry import Approval, Judged, Released
 from prefect_mlops.blocks.log import Draft
 from prefect_mlops.deployments.cli import _reading
 from prefect_mlops.deployments.local.place import Place
-from prefect_mlops.flows import (
-    _reporting,
-    ingest_data,
-    reconcile_serving,
-    release_model,
-    rollback_release,
-    train_candidate,
-)
+from prefect_mlops.flows import _reporting, reconcile_serving, release_model, rollback_release
 from prefect_mlops.flows._pages.release import history, release_page
 from prefect_mlops.flows.creditco import TARGET, census
 from prefect_mlops.tasks import shift_traffic
@@ -178,7 +172,7 @@ def test_the_newest_entry_on_a_page_is_an_anchor_for_verify(house: House) -> Non
 STRATEGIES = ["blue-green", "shadow"]
 
 
-@pytest.mark.parametrize("flow", [ingest_data, train_candidate, release_model, rollback_release, reconcile_serving])
+@pytest.mark.parametrize("flow", [getattr(flows, name) for name in flows.__all__])
 def test_forms_speak_to_people(flow: Any) -> None:
     """Prefect would show the parameter's bare name, and what the docstring says to programmers."""
     inputs = parameter_schema(flow).model_dump()["properties"]

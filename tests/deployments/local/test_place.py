@@ -28,7 +28,14 @@ from tests.places import SERVICE, a_place, start
 
 ROOT = Path(__file__).resolve().parents[3]
 
-DEPLOYED = ("ingest_data", "train_candidate", "release_model", "rollback_release", "reconcile_serving")
+DEPLOYED = (
+    "ingest_data",
+    "train_candidate",
+    "release_model",
+    "promote_candidate",
+    "rollback_release",
+    "reconcile_serving",
+)
 AUTOMATIONS = [
     "prefect-mlops crashed",
     "prefect-mlops data arrived",
@@ -169,6 +176,7 @@ def test_what_has_nothing_to_do_yet_is_not_started_by_the_clock(place: Place) ->
         "train_candidate": [(True, 300)],
         "reconcile_serving": [(True, 300)],
         "release_model": [],
+        "promote_candidate": [],
         "rollback_release": [],
     }
 
