@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_KEY, PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from prefect.variables import Variable
 
@@ -96,10 +97,10 @@ def test_repair_brings_back_what_was_deleted_and_keeps_what_people_set(place: Pl
 
 
 def test_what_another_version_had_set_up_is_set_up_again(place: Place) -> None:
-    api = f"{place.prefect_url}/api"
     victim = next(one for one in found(place, "deployments") if "rollback" in one["entrypoint"])
-    httpx.delete(f"{api}/deployments/{victim['id']}").raise_for_status()
     with place.settings():
+        with get_client(sync_client=True) as client:
+            client.delete_deployment(victim["id"])
         place.up(worker=False)
         assert len(found(place, "deployments")) == len(DEPLOYED) - 1
         Variable.set(STAMP, "of another version", overwrite=True)
