@@ -6,50 +6,59 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from prefect_mlops.blocks import Entry, Environment, Store
+from prefect_mlops.blocks import Actor, Entry, Environment, Release, Run, Store
 from prefect_mlops.blocks._canonical import short
 from prefect_mlops.blocks.commit import Commit
-from prefect_mlops.blocks.entry import Waiver
-from prefect_mlops.blocks.release import Release
+from prefect_mlops.blocks.entry import Asked, Waiver
+from prefect_mlops.blocks.split import Arm
 from prefect_mlops.blocks.state import Service, fold
-from prefect_mlops.flows._pages.markdown import LONGEST, plain, table
+from prefect_mlops.flows._pages.markdown import plain, table
 from prefect_mlops.tasks.lineage import Lineage, facts_in, lineage_of
+
+CELL = 44
+"""Characters of a cell; one of the two user interfaces breaks no lines in a table, and cuts off what is too wide."""
+
+_HARMLESS = " .,-_:%/…"
 
 
 class Step(NamedTuple):
     """A box of the drawing, and a row of the table.
 
     Attributes:
-        name: What it is in the way from data to answers.
+        name: What it is on the way from data to answers.
         what: What it is here.
         digest: Digest of its bytes; empty where it has none.
-        told: When and by whom it was written down.
+        run: Name of the flow run that made it; empty where there was none.
         after: Names of the steps that it was made of.
     """
 
     name: str
     what: str
-    digest: str
-    told: str
-    after: tuple[str, ...]
+    digest: str = ""
+    run: str = ""
+    after: tuple[str, ...] = ()
 
 
 def lineage_page(environment: Environment, service: str, release: str) -> str:
-    """All that led to a release, and to its answering: drawn where the user interface can, and as a table.
+    """All that led to a release, and to its answering: in words, as a table, and drawn where the user interface can.
 
     Args:
         environment: Whose log and store know it.
         service: What it is a release of.
         release: Its digest.
     """
-    entries = list(environment.log().entries())
-    known = fold(entries).service(service)
-    name, steps = known.named(release), list(_steps(environment.store_block, entries, known, release))
-    rows = ((step.name, plain(step.what, LONGEST), _code(short(step.digest)), plain(step.told)) for step in steps)
+    store, entries = environment.store_block, list(environment.log().entries())
+    known, lineage = fold(entries).service(service), lineage_of(store, entries, release)
+    steps = [
+        *_data(store.release(release), lineage),
+        *_made(store, entries, known, lineage, release),
+        *_answers(known, release),
+    ]
+    rows = ((step.name, plain(step.what, CELL), _code(short(step.digest)), plain(step.run)) for step in steps)
     parts = [
-        f"# How {name} came to be",
-        f"Read downwards: each row was made of those above it. `trace` says the same of one answer of {service}.",
-        table(("what", "which", "digest", "written down"), rows),
+        f"# How {known.named(release)} came to be",
+        " ".join(_dates(known, lineage, release)),
+        table(("what", "which", "digest", "in run"), rows),
         "\n".join(["```mermaid", *drawing(steps), "```"]),
         "\n".join(["```text", *(f"{step.name:16} {step.digest}" for step in steps if step.digest), "```"]),
     ]
@@ -57,12 +66,12 @@ def lineage_page(environment: Environment, service: str, release: str) -> str:
 
 
 def drawing(steps: Iterable[Step]) -> Iterator[str]:
-    """The same as a graph in Mermaid's language, in which no text of somebody else's can mean anything."""
+    """The steps as a graph in Mermaid's language, in which no text of somebody else's can mean anything."""
     known: set[str] = set()
-    yield "graph LR"
+    yield "graph TD"
     for step in steps:
-        words = [step.name, step.what, short(step.digest)]
-        yield f'  {_box(step.name)}["{"<br>".join(_inert(word) for word in words if word)}"]'
+        words = "<br>".join(_inert(word) for word in (step.name, step.what, short(step.digest)) if word)
+        yield f'  {_box(step.name)}["{words}"]'
         yield from (f"  {_box(one)} --> {_box(step.name)}" for one in step.after if one in known)
         known.add(step.name)
 
@@ -72,84 +81,85 @@ def _box(name: str) -> str:
 
 
 def _inert(text: str) -> str:
-    line = text if len(text) <= 40 else text[:39] + "…"
-    return "".join(letter if letter.isalnum() or letter in " .,-:%/…" else f"#{ord(letter)};" for letter in line)
+    line = text if len(text) <= CELL else text[: CELL - 1] + "…"
+    return "".join(letter if letter.isalnum() or letter in _HARMLESS else f"#{ord(letter)};" for letter in line)
 
 
 def _code(text: str) -> str:
     return f"`{text}`" if text else ""
 
 
-def _steps(store: Store, entries: list[Entry], known: Service, release: str) -> Iterator[Step]:
-    document, lineage = store.release(release), lineage_of(store, entries, release)
-    yield from _data(document, lineage)
-    yield from _software(store, document)
-    run = _told(lineage.released)
-    trained_on = ("data", "data as it came", "code", "runtime")
-    yield Step("model", ", ".join(_figures(store, document)), document.model, run, trained_on)
-    yield Step("tests", _verdicts(store, entries, document, release), document.tests, run, ("model",))
-    yield Step("release", known.named(release), release, run, ("model", "tests"))
-    share, asked = _answers(known, release)
-    yield Step("answers", share, "", _told(asked), ("release",))
+def _dates(known: Service, lineage: Lineage, release: str) -> Iterator[str]:
+    """When, and on whose behalf, the turns of the way were taken."""
+    if (came := lineage.raw or lineage.data) is not None:
+        yield f"Its data came {_who(came.time, came.actor)}."
+    if (entry := lineage.released) is not None:
+        yield f"It became {known.named(release)} {_who(entry.time, entry.actor)} (log entry {entry.seq})."
+    if (asked := _last_asked(known, release)) is not None:
+        yield f"That it answers as below was asked {_who(asked.time, asked.actor)} (log entry {asked.seq})."
+
+
+def _who(time: str, actor: Actor) -> str:
+    return f"{time[:10]} {time[11:19]}Z by {plain(actor.name)}"
+
+
+def _in(run: Run | None) -> str:
+    return run.name if run else ""
 
 
 def _data(document: Release, lineage: Lineage) -> Iterator[Step]:
     if lineage.data is None:
-        yield Step("data", "a snapshot", document.data, "", ())
+        yield Step("data", "files", document.data)
         return
     came, commit = lineage.raw or lineage.data, lineage.raw_commit or lineage.commit or ""
-    extractor = f" by {came.extractor.name}" if came.extractor else ""
-    yield Step("source", came.source + extractor, (came.extractor and came.extractor.code) or "", "", ())
-    yield Step("data as it came", _rows(came), commit, _committed(came), ("source",))
+    extractor = came.extractor
+    yield Step("source", came.source, (extractor and extractor.code) or "")
+    yield Step("data as it came", _rows(came), commit, _in(came.run), ("source",))
     if lineage.raw is not None:
         aside = (lineage.raw.rows or 0) - (lineage.data.rows or 0)
         what = f"{_rows(lineage.data)}, {aside:,} set aside"
-        yield Step("data", what, lineage.commit or "", _committed(lineage.data), ("data as it came",))
+        yield Step("data", what, lineage.commit or "", _in(lineage.data.run), ("data as it came",))
 
 
 def _rows(commit: Commit) -> str:
     return "files" if commit.rows is None else f"{commit.rows:,} rows"
 
 
-def _committed(commit: Commit) -> str:
-    return _who(commit.time, commit.actor.name, commit.run.name if commit.run else "")
-
-
-def _told(entry: Entry | None) -> str:
-    if entry is None:
-        return ""
-    return _who(entry.time, entry.actor.name, entry.run.name if entry.run else "") + f", log entry {entry.seq}"
-
-
-def _who(time: str, actor: str, run: str) -> str:
-    return f"{time[:10]} {time[11:19]}Z by {actor}" + f" in {run}" * bool(run)
-
-
-def _software(store: Store, document: Release) -> Iterator[Step]:
+def _made(store: Store, entries: list[Entry], known: Service, lineage: Lineage, release: str) -> Iterator[Step]:
+    """Code, software, model, tests, and the release that names them all."""
+    document = store.release(release)
     code = facts_in(store, document.code, "code.json")
     runtime = facts_in(store, document.runtime, "python.json")
-    commit = f" at {code['commit'][:10]}{', changed since' * bool(code.get('changed'))}" if code.get("commit") else ""
-    yield Step("code", f"{code.get('train', 'unknown')}{commit}", document.code, "", ())
-    yield Step("runtime", f"Python {runtime.get('python', 'unknown')}", document.runtime, "", ())
-
-
-def _figures(store: Store, document: Release) -> Iterator[str]:
-    for name, value in json.loads(store.get(document.tests))["metrics"].items():
-        yield f"{name} {value:.4f}"
-
-
-def _verdicts(store: Store, entries: list[Entry], document: Release, release: str) -> str:
-    verdicts = json.loads(store.get(document.tests)).get("verdicts", [])
-    passed = sum(one["outcome"] == "passed" for one in verdicts)
+    measured = json.loads(store.get(document.tests))
+    commit = f" at {code['commit'][:8]}{', changed' * bool(code.get('changed'))}" if code.get("commit") else ""
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in measured["metrics"].items())
+    run = _in(lineage.released.run) if lineage.released else ""
+    trained_on = "data" if lineage.data is None or lineage.raw else "data as it came"
+    yield Step("code", f"{str(code.get('train', 'unknown')).rpartition('.')[2]}{commit}", document.code)
+    yield Step("runtime", f"Python {runtime.get('python', 'unknown')}", document.runtime)
+    yield Step("model", figures, document.model, run, (trained_on, "code", "runtime"))
     waived = [one.body.gate for one in entries if isinstance(one.body, Waiver) and one.body.release == release]
+    yield Step("tests", _verdicts(measured.get("verdicts", []), waived), document.tests, run, ("model",))
+    yield Step("release", known.named(release), release, run, ("tests",))
+
+
+def _verdicts(verdicts: list[dict[str, str]], waived: list[str]) -> str:
+    passed = sum(one["outcome"] == "passed" for one in verdicts)
     said = f"{passed} of {len(verdicts)} passed" if verdicts else "none"
     return said + (f", waived: {', '.join(waived)}" if waived else "")
 
 
-def _answers(known: Service, release: str) -> tuple[str, Entry | None]:
-    """Its share of the requests as it last answered any, and the entry that asked for that."""
-    for change in reversed(known.changes):
-        arm = change.split.arm(release)
-        if arm is not None and arm.role == "live":
-            return f"{arm.percent} % of the requests", change.asked
-    return "no requests yet", None
+def _last_asked(known: Service, release: str) -> Entry | None:
+    """The entry that asked for its answering, as it last answered any request."""
+    return next((one.asked for one in reversed(known.changes) if _share(one.split.arm(release))), None)
+
+
+def _answers(known: Service, release: str) -> Iterator[Step]:
+    asked = _last_asked(known, release)
+    share = _share(asked.body.after.arm(release)) if asked and isinstance(asked.body, Asked) else 0
+    what = f"{share} % of the requests" if share else "no requests yet"
+    yield Step("answers", what, "", _in(asked.run) if asked else "", ("release",))
+
+
+def _share(arm: Arm | None) -> int:
+    return arm.percent if arm is not None and arm.role == "live" else 0

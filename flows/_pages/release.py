@@ -19,6 +19,8 @@ from prefect_mlops.tasks._undoing import destination
 PARTS = ("data", "code", "runtime", "model", "tests", "probes")
 SHOWN_CHANGES = 8
 """How many changes of traffic a page shows; the log has all of them."""
+CELL = 72
+"""Characters of a finding; one of the two user interfaces breaks no lines in a table, and cuts off what is too wide."""
 BAR_WIDTH = 5
 """Characters that a bar for all requests is wide; one more, and it breaks the line beside two others."""
 SHOWN_RELEASES = 3
@@ -60,7 +62,7 @@ def release_page(
         brief: Whether to leave out what nobody needs who has to decide about it.
     """
     known, told = state.service(service), list(entries)
-    before = replaced(told, release)
+    before = replaced(told, known, release)
     parts = [
         f"# {title or headline(known, release, environment.name)}",
         "\n\n".join(filter(None, (now(known), who_and_why(told), way_back(known, release)))),
@@ -77,10 +79,10 @@ def release_page(
     return "\n\n".join(parts)
 
 
-def replaced(entries: Iterable[Entry], release: str) -> str | None:
-    """The release that answered before the rollout of `entries`, if it was one and another one."""
-    asked = next((entry.body for entry in entries if isinstance(entry.body, Asked)), None)
-    others = [arm.release for arm in asked.before.live if arm.release != release] if asked else []
+def replaced(entries: Iterable[Entry], known: Service, release: str) -> str | None:
+    """The one release that answered before the rollout of `entries`, or answers now if that moved nothing."""
+    split = next((entry.body.before for entry in entries if isinstance(entry.body, Asked)), known.split)
+    others = [arm.release for arm in split.live if arm.release != release]
     return others[0] if len(others) == 1 else None
 
 
@@ -164,7 +166,7 @@ def gates(entries: Iterable[Entry]) -> str:
     for entry in entries:
         match entry.body:
             case Judged() as body:
-                rows.append((body.gate, body.outcome, body.detail))
+                rows.append((body.gate, body.outcome, plain(body.detail, CELL)))
             case Approval() as body:
                 rows.append(("approval", body.decision, f"by {plain(entry.actor.name)}" + _because(entry)))
             case Waiver() as body:
@@ -210,7 +212,7 @@ def _bar(split: Split, release: str) -> str:
         return arm.role if arm else ""
     eighths = max(1, round(arm.percent * BAR_WIDTH * 8 / 100))
     bar = "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
-    return f"{bar} {arm.percent} %" + (" copied" if arm.role == "shadow" else "")
+    return f"{bar} {arm.percent}\N{NO-BREAK SPACE}%" + (" copied" if arm.role == "shadow" else "")
 
 
 def made_of(environment: Environment, known: Service, release: str, before: str | None) -> str:
@@ -247,7 +249,10 @@ def _time(time: str) -> str:
 
 def written(known: Service, entries: Iterable[Entry]) -> str:
     """What the log says, entry by entry."""
-    rows = ((entry.seq, entry.time[:19] + "Z", sentence(known, entry), plain(entry.actor.name)) for entry in entries)
+    rows = (
+        (entry.seq, entry.time[:19] + "Z", plain(sentence(known, entry), CELL), plain(entry.actor.name))
+        for entry in entries
+    )
     return table(("entry", "time", "what", "by"), rows)
 
 
