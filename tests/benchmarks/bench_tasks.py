@@ -6,9 +6,6 @@ digests, no commit, no evidence. A task whose work is only ours has no bare twin
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 import statistics
 import tempfile
 import time
@@ -16,57 +13,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import prefect
-from prefect import flow, task
+from prefect import flow
 
 from prefect_mlops.blocks import ModelRegistry, Store
 from prefect_mlops.deployments.local.place import Place
 from prefect_mlops.flows.creditco import RECIPE, census
 from prefect_mlops.tasks import Candidate, move_branch, register_model, snapshot_data, train_model, validate_data
-from prefect_mlops.tasks._learning import Learned
-from prefect_mlops.tasks._suites import read_suite
-from tests.benchmarks import Benchmark
-from tests.benchmarks.bench_release import bare_registration, bare_training
+from tests.benchmarks import Benchmark, bare
 
 ROUNDS = 15
 ROWS = 12_000
 BOUND_MS = 10.0
-
-
-@task(persist_result=False)
-def bare_snapshot(path: Path, folder: Path) -> int:
-    rows = len(pd.read_csv(path))
-    copy = folder / path.name
-    shutil.copy(path, copy)
-    _sync(copy, folder)
-    return rows
-
-
-@task(persist_result=False)
-def bare_move(folder: Path, name: str) -> None:
-    draft = folder / "branch.new"
-    draft.write_text(json.dumps({"branch": "main", "commit": name}))
-    _sync(draft)
-    draft.replace(folder / "branch")
-    _sync(folder)
-
-
-def _sync(*paths: Path) -> None:
-    for path in paths:
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
-
-
-@task(persist_result=False)
-def bare_validation(path: Path, suite: dict[str, Any]) -> bool:
-    import great_expectations as gx
-
-    frame = pd.read_csv(path, na_values=["", "?"], keep_default_na=False)
-    asset = gx.get_context(mode="ephemeral").data_sources.add_pandas("pandas").add_dataframe_asset("census")
-    batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
-    return bool(batch.validate(gx.ExpectationSuite(**suite)).success)
 
 
 def run() -> Iterator[Benchmark]:
@@ -87,8 +45,8 @@ def timed(place: Place, scratch: Path) -> list[Benchmark]:
     seconds: dict[str, list[tuple[float, float]]] = {}
     rounds = _Rounds(place.store, place.registry, scratch)
     for number in range(ROUNDS + 1):
-        for name, (ours, bare) in rounds.tasks(number).items():
-            seconds.setdefault(name, []).append((_seconds(ours), _seconds(bare)))
+        for name, (ours, twin) in rounds.tasks(number).items():
+            seconds.setdefault(name, []).append((_seconds(ours), _seconds(twin)))
     return [_beyond(name, pairs[1:]) for name, pairs in seconds.items()]
 
 
@@ -99,12 +57,12 @@ def _seconds(act: Callable[[], Any]) -> float:
 
 
 def _beyond(name: str, pairs: list[tuple[float, float]]) -> Benchmark:
-    ours, bare = (statistics.median(column) for column in zip(*pairs, strict=True))
+    ours, twin = (statistics.median(column) for column in zip(*pairs, strict=True))
     return Benchmark(
         f"{name}_beyond_bare",
-        ours=1000 * (ours - bare),
+        ours=1000 * (ours - twin),
         peer=BOUND_MS,
-        peer_name=f"bound; the bare task takes {1000 * bare:.1f} ms on prefect {prefect.__version__}",
+        peer_name=f"bound; the bare task takes {1000 * twin:.1f} ms on prefect {prefect.__version__}",
         unit="ms",
         goal=1.0,
         at_most=True,
@@ -116,10 +74,8 @@ class _Rounds:
 
     def __init__(self, store: Store, registry: ModelRegistry, scratch: Path) -> None:
         self.store, self.registry, self.scratch = store, registry, scratch
-        self.bare_registry = ModelRegistry(tracking_uri=f"sqlite:///{scratch}/bare.db", artifacts=str(scratch / "bare"))
-        self.suite = json.loads(read_suite(RECIPE.expectations).document)
         self.candidate: Candidate | None = None
-        self.learned: tuple[Learned, Path] | None = None
+        self.trained: bare.Trained | None = None
         self.head: str | None = None
 
     def tasks(self, number: int) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
@@ -141,22 +97,22 @@ class _Rounds:
             self.candidate = train_model(self.store, RECIPE, self.store.commit_at(commit).snapshot)
 
         def learn_bare() -> None:
-            self.learned = bare_training(path, folder)
+            self.trained = bare.training(path, folder)
 
         def register() -> None:
             assert self.candidate is not None
             register_model(self.store, self.registry, RECIPE, self.candidate)
 
         def register_bare() -> None:
-            assert self.learned is not None
-            bare_registration(self.bare_registry, *self.learned, folder.name)
+            assert self.trained is not None
+            bare.registration(f"sqlite:///{self.scratch}/bare.db", str(self.scratch / "artifacts"), self.trained)
 
         return {
-            "snapshot_data": (snapshot, lambda: bare_snapshot(path, folder)),
-            "move_branch": (move, lambda: bare_move(folder, commit)),
+            "snapshot_data": (snapshot, lambda: bare.snapshot(path, folder)),
+            "move_branch": (move, lambda: bare.move(folder, commit)),
             "validate_data": (
                 lambda: validate_data(self.store, commit, RECIPE.expectations),
-                lambda: bare_validation(path, self.suite),
+                lambda: bare.validation(path),
             ),
             "train_model": (learn, learn_bare),
             "register_model": (register, register_bare),
