@@ -11,9 +11,10 @@ import yaml
 from prefect.automations import AutomationCore
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.events import DeploymentTriggerTypes
-from prefect.exceptions import ObjectAlreadyExists
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
@@ -35,7 +36,10 @@ def fingerprint() -> str:
 
 
 def apply() -> None:
-    """Put everything on the server that the current settings name; what is there already is replaced."""
+    """Put everything on the server that the current settings name, as it is defined.
+
+    What people set on a deployment that is there already is kept: its parameters, and its schedules.
+    """
     definitions = yaml.safe_load(text())
     with get_client(sync_client=True) as client:
         _ensure_work_pool(client, definitions["definitions"]["work_pool"]["name"])
@@ -53,6 +57,9 @@ def _ensure_work_pool(client: SyncPrefectClient, name: str) -> None:
 
 def _deploy(client: SyncPrefectClient, wanted: dict[str, Any]) -> None:
     flow = load_flow_from_entrypoint(wanted["entrypoint"])
+    schema = parameter_schema(flow).model_dump(exclude_unset=True)
+    kept = _kept(client, f"{flow.name}/{wanted['name']}")
+    schedules = {one["slug"]: _schedule(one) for one in wanted.get("schedules", [])}
     deployment = client.create_deployment(
         client.create_flow_from_name(flow.name),
         wanted["name"],
@@ -60,10 +67,10 @@ def _deploy(client: SyncPrefectClient, wanted: dict[str, Any]) -> None:
         pull_steps=[],
         description=wanted["description"],
         tags=wanted["tags"],
-        parameters=wanted["parameters"],
-        parameter_openapi_schema=parameter_schema(flow).model_dump(exclude_unset=True),
+        parameters={**wanted["parameters"], **_known(schema, kept.parameters if kept else {})},
+        parameter_openapi_schema=schema,
         enforce_parameter_schema=True,
-        schedules=[_schedule(one) for one in wanted.get("schedules", [])],
+        schedules=[*{**schedules, **(_schedules(kept) if kept else {})}.values()],
         work_pool_name=wanted["work_pool"]["name"],
         job_variables=wanted["work_pool"]["job_variables"],
         version=flow.version,
@@ -71,6 +78,28 @@ def _deploy(client: SyncPrefectClient, wanted: dict[str, Any]) -> None:
     for trigger in _TRIGGERS.validate_python(wanted.get("triggers", [])):
         trigger.set_deployment_id(deployment)
         _replace(client, trigger.as_automation())
+
+
+def _kept(client: SyncPrefectClient, name: str) -> DeploymentResponse | None:
+    """The deployment as people left it."""
+    with suppress(ObjectNotFound):
+        return client.read_deployment_by_name(name)
+    return None
+
+
+def _known(schema: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that the flow still takes."""
+    return {name: value for name, value in parameters.items() if name in schema["properties"]}
+
+
+def _schedules(kept: DeploymentResponse) -> dict[str, DeploymentScheduleCreate]:
+    """Every schedule as it was left, by its name in `prefect.yaml`, or where it has none by its number."""
+    return {
+        one.slug or str(one.id): DeploymentScheduleCreate(
+            schedule=one.schedule, slug=one.slug, active=one.active, parameters=one.parameters
+        )
+        for one in kept.schedules
+    }
 
 
 def _schedule(wanted: dict[str, Any]) -> DeploymentScheduleCreate:

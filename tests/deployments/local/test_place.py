@@ -16,6 +16,7 @@ import httpx
 import pytest
 import yaml
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.settings import PREFECT_API_KEY, PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from prefect.variables import Variable
 
@@ -106,6 +107,20 @@ def test_what_another_version_had_set_up_is_set_up_again(place: Place) -> None:
         Variable.set(STAMP, "of another version", overwrite=True)
         place.up(worker=False)
     assert len(found(place, "deployments")) == len(DEPLOYED)
+
+
+def test_what_a_person_switched_on_stays_on(place: Place) -> None:
+    with place.settings(), get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name("ingest-data/local")
+        [nightly] = deployment.schedules
+        client.update_deployment_schedule(deployment.id, nightly.id, active=True)
+        client.update_deployment(deployment.id, DeploymentUpdate(parameters=deployment.parameters | {"onto": "april"}))
+        place.up(worker=False, repair=True)
+        renewed = client.read_deployment_by_name("ingest-data/local")
+        assert [(one.slug, one.active) for one in renewed.schedules] == [("every-night", True)]
+        assert renewed.parameters == deployment.parameters | {"onto": "april"}
+        client.delete_deployment(deployment.id)
+    place.up(worker=False, repair=True)
 
 
 def test_settings_lead_to_this_server_and_back(place: Place) -> None:
