@@ -8,6 +8,7 @@ from typing import Annotated, Literal, get_args
 from prefect import flow
 
 from prefect_mlops.blocks import Environment, Recipe
+from prefect_mlops.blocks.errors import Invalid
 from prefect_mlops.flows._candidate import made_of, waived
 from prefect_mlops.flows._reporting import run_name, say, shown_as, tag_run, tags
 from prefect_mlops.flows._rollout import APPROVAL_SECONDS, Rollout
@@ -119,6 +120,7 @@ def roll_out(rollout: Rollout, strategy: Strategy = "blue-green", *, approval: b
     """Put a registered release live; part of a flow.
 
     Raises:
+        Invalid: If it shall be the shadow of several releases. Nothing was moved.
         GateNotPassed: If a gate stopped it; what was served before is served again.
         ServiceBusy, Superseded, SplitNotApplied: As for `shift_traffic`.
     """
@@ -128,9 +130,13 @@ def roll_out(rollout: Rollout, strategy: Strategy = "blue-green", *, approval: b
     if [arm.release for arm in rollout.known.split.live] == [rollout.release]:
         say(f"{name} is live already; nothing to do")
         return
+    live = [rollout.known.named(arm.release) for arm in rollout.known.split.live]
+    if strategy == "shadow" and len(live) > 1:
+        advice = "give one of them all requests first, or release blue-green"
+        raise Invalid("a shadow", "is compared with the one release that answers", ", ".join(live), advice)
     asks = approval or environment.approval
     rollout.stage(APPROVAL_SECONDS + environment.warm_minutes * 60 if asks else None)
-    if strategy == "shadow" and rollout.known.split.live:
+    if strategy == "shadow" and live:
         rollout.shadow()
     if asks:
         rollout.await_approval()

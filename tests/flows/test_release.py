@@ -21,13 +21,13 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import ArtifactSort
 from prefect.states import StateType
 
-from prefect_mlops.blocks import Answers, Environment, Floor, LocalServing, Recipe, verify
+from prefect_mlops.blocks import Answers, Environment, Floor, LocalServing, Recipe, Split, verify
 from prefect_mlops.blocks.entry import Asked, Judged, Released, Waiver
 from prefect_mlops.blocks.errors import DataRefused, GateNotPassed, Invalid, NothingBefore, TestsNotPassed
 from prefect_mlops.deployments.local.place import Place
 from prefect_mlops.flows import reconcile_serving, release_model, rollback_release
 from prefect_mlops.flows.creditco import RECIPE, TARGET, census
-from prefect_mlops.tasks import Comparison, trace_prediction
+from prefect_mlops.tasks import Comparison, shift_traffic, trace_prediction
 
 NAME = "flows"
 SERVICE = "wages"
@@ -325,6 +325,18 @@ def test_a_shadow_that_decides_otherwise_is_taken_away(
     assert live(environment) == before
     assert "does not answer as" in pages("shadow-wages")[0]
     assert [arm for arm in environment.target.observe(SERVICE).routes.arms if arm.role == "shadow"] == []
+
+
+def test_a_shadow_of_several_is_refused_before_anything_moves(environment: Environment, tmp_path: Path) -> None:
+    numbers = list(environment.log().state().service(SERVICE).numbers)
+    halves = [{"release": release, "role": "live", "percent": 50} for release in numbers[:2]]
+    before = environment.log().state().service(SERVICE).split
+    shift_traffic(environment, SERVICE, Split.model_validate({"arms": halves}))
+    moved = len(environment.log().state().service(SERVICE).changes)
+    with pytest.raises(Invalid, match="is compared with the one release that answers, got 'wages-v1, wages-v2'"):
+        release_model(WAGES, data=data(tmp_path, 9), environment=NAME, strategy="shadow")
+    assert len(environment.log().state().service(SERVICE).changes) == moved
+    shift_traffic(environment, SERVICE, before)
 
 
 def test_reconcile_finds_nothing_to_do_and_the_log_verifies(environment: Environment) -> None:
