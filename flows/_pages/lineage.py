@@ -96,7 +96,7 @@ def _dates(known: Service, lineage: Lineage, release: str) -> Iterator[str]:
     if (entry := lineage.released) is not None:
         yield f"It became {known.named(release)} {_who(entry.time, entry.actor)} (log entry {entry.seq})."
     if (asked := _last_asked(known, release)) is not None:
-        yield f"That it answers as below was asked {_who(asked.time, asked.actor)} (log entry {asked.seq})."
+        yield f"It was last given requests {_who(asked.time, asked.actor)} (log entry {asked.seq})."
 
 
 def _who(time: str, actor: Actor) -> str:
@@ -158,6 +158,8 @@ def _answers(known: Service, release: str) -> Iterator[Step]:
     asked = _last_asked(known, release)
     share = _share(asked.body.after.arm(release)) if asked and isinstance(asked.body, Asked) else 0
     what = f"{share} % of the requests" if share else "no requests yet"
+    if share and not _share(known.split.arm(release)):
+        what = f"none now, {what} before"
     yield Step("answers", what, "", _in(asked.run) if asked else "", ("release",))
 
 

@@ -18,6 +18,7 @@ from prefect_mlops.blocks.log import Draft
 from prefect_mlops.deployments.cli import _reading
 from prefect_mlops.deployments.local.place import Place
 from prefect_mlops.flows import _reporting, reconcile_serving, release_model, rollback_release
+from prefect_mlops.flows._pages.lineage import Step, drawing
 from prefect_mlops.flows._pages.release import history, release_page
 from prefect_mlops.flows.creditco import TARGET, census
 from prefect_mlops.tasks import shift_traffic
@@ -233,3 +234,14 @@ def test_a_release_and_its_undoing_are_found_in_one_step(place: Place, tmp_path:
     assert f"{service} now serves {service}-v2 live 100 %, {service}-v1 warm (log entry " in told
     assert failed.is_failed()
     assert "columns missing {income}" in str(failed.message)
+
+
+def test_no_text_of_somebody_elses_means_anything_in_a_drawing() -> None:
+    hostile = 'x"]; click a href "javascript:alert(1)"\n```\n| <b>#34; a --> b'
+    steps = [Step("source", hostile), Step("model", "good", "sha256:" + 64 * "0", after=("source", "nowhere"))]
+    lines = list(drawing(steps))
+    assert lines[0] == "graph TD"
+    assert lines[2:] == ['  model["model<br>good<br>00000000"]', "  source --> model"]
+    label = lines[1].removeprefix('  source["source<br>').removesuffix('"]')
+    assert not set(label) & set('"[]()<>`\n|')
+    assert "#34;" in label
