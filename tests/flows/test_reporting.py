@@ -118,7 +118,7 @@ def test_who_answered_when_is_drawn_newest_first(house: House) -> None:
     house.shift(Split.model_validate(canary), reason="a tenth")
     house.shift(Split.of(second, warm=[first]), reason="all")
     house.shift(Split.of(second), reason="warm time is over")
-    drawn = rows(history(house.log.state().service(SERVICE)))
+    drawn = rows(history(house.log.state().service(SERVICE)).replace("\N{NO-BREAK SPACE}", " "))
     assert [row[1:] for row in drawn] == [
         ["", "█████ 100 %", "all"],
         ["████▌ 90 %", "▌ 10 %", "a tenth"],
