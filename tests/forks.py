@@ -7,7 +7,6 @@ every kill lands. What a call that came to its end has to say is in `FOLDER/<num
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import random
@@ -135,7 +134,7 @@ class Forks:
     def __init__(self, folder: Path, *modules: str, env: dict[str, str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self._numbers = itertools.count()
+        self._started: list[Proc] = []
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.forks", str(folder), *modules],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True,
@@ -145,13 +144,14 @@ class Forks:
 
     def start(self, function: str, **arguments: Any) -> Fork:
         """Call `module:function` with arguments that are plain data."""
-        number = next(self._numbers)
         assert self._process.stdin
+        number = len(self._started)
         call = {"number": number, "function": function, "arguments": arguments}
         self._process.stdin.write(json.dumps(call) + "\n")
         self._process.stdin.flush()
         pid = int(self._line())
-        return Fork(number, Proc.of(pid) or Proc(pid, "over already"), time.monotonic(), self.folder)
+        self._started.append(Proc.of(pid) or Proc(pid, "over already"))
+        return Fork(number, self._started[-1], time.monotonic(), self.folder)
 
     def _line(self) -> str:
         assert self._process.stdout
@@ -161,8 +161,10 @@ class Forks:
         return line
 
     def stop(self) -> None:
-        """Start no more."""
+        """Start no more, and end what a failed test left at work."""
         self._process.communicate(timeout=30)
+        for started in self._started:
+            started.kill(signal.SIGKILL)
 
     def __enter__(self) -> Self:
         return self

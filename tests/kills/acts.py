@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect_mlops.blocks import ModelRegistry, Recipe, Store
+from prefect_mlops.deployments.local.place import Place
 from prefect_mlops.flows import ingest_data, train_candidate
 from prefect_mlops.tasks import snapshot_data
 
@@ -18,14 +19,16 @@ def commit(store: str, source: str) -> str:
     return snapshot_data.fn(Store(url=store), source).id
 
 
-def ingest(**parameters: Any) -> Any:
-    """Let data arrive."""
-    return ingest_data(**parameters)
+def ingest(home: str, **parameters: Any) -> Any:
+    """Let data arrive, as a flow run on the Prefect server of a place."""
+    with Place(Path(home)).settings(heartbeats=False):
+        return ingest_data(**parameters)
 
 
-def train(recipe: dict[str, Any], **parameters: Any) -> Any:
-    """Train on what arrived."""
-    return train_candidate(Recipe.model_validate(recipe), **parameters)
+def train(home: str, recipe: dict[str, Any], **parameters: Any) -> Any:
+    """Train on what arrived, in the same way."""
+    with Place(Path(home)).settings(heartbeats=False):
+        return train_candidate(Recipe.model_validate(recipe), **parameters)
 
 
 def warm(folder: Path) -> None:

@@ -20,10 +20,10 @@ RATE = 50
 POLICY = {"watch_seconds": 1, "shadow_requests": 40, "shadow_agreement_permille": 500}
 KILLS = {
     ("whole release", "blue-green"): 2,
-    ("whole release", "shadow"): 2,
-    ("release", "blue-green"): 5,
+    ("whole release", "shadow"): 1,
+    ("release", "blue-green"): 4,
     ("release", "shadow"): 5,
-    ("rollback", ""): 6,
+    ("rollback", ""): 8,
 }
 """How often each kind of run is killed. A whole release trains; else one that was trained goes live again."""
 

@@ -122,7 +122,8 @@ def nightly(data, suite):
 
 if __name__ == "__main__":
     assert sys.prefix in prefect_mlops.blocks.__file__
-    print(nightly(*sys.argv[2:]).model_dump_json())
+    for suite in sys.argv[3:]:
+        print(nightly(sys.argv[2], suite).model_dump_json())
 """
 OLDEST = 70
 OWN_SUITE = """
@@ -133,44 +134,44 @@ OWN_SUITE = """
 """
 
 
-@pytest.fixture(scope="module")
-def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def installed(built: Path, tmp_path: Path) -> Path:
     """The Python of an environment of its own, with the wheel and what is locked."""
-    venv = tmp_path_factory.mktemp("installed") / "venv"
-    uv("venv", "--quiet", "--python", sys.executable, str(venv))
+    python = tmp_path / "venv" / "bin" / "python"
+    uv("venv", "--quiet", "--python", sys.executable, str(tmp_path / "venv"))
     locked = ["--constraint", str(ROOT / "requirements.lock")]
-    uv("pip", "install", "--quiet", "--python", str(venv / "bin" / "python"), *locked, str(next(built.glob("*.whl"))))
-    return venv / "bin" / "python"
+    uv("pip", "install", "--quiet", "--python", str(python), *locked, str(next(built.glob("*.whl"))))
+    return python
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("suite", ["suite.json", "prefect_mlops.flows:creditco.suite.json"])
-def test_a_flow_of_ones_own_keeps_and_validates_data(installed: Path, tmp_path: Path, suite: str) -> None:
+def test_a_flow_of_ones_own_keeps_and_validates_data(installed: Path, tmp_path: Path) -> None:
     frame = census(600, seed=1)
     frame.to_csv(tmp_path / "rows.csv", index=False)
     (tmp_path / "suite.json").write_text(OWN_SUITE)
     (tmp_path / "nightly.py").write_text(OWN_FLOW)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "PYTHON"))}
     environment |= {"PREFECT_HOME": str(tmp_path / "prefect"), "HOME": str(tmp_path)}
-    command = [str(installed), "nightly.py", str(tmp_path / "store"), "rows.csv", suite]
+    suites = ["suite.json", "prefect_mlops.flows:creditco.suite.json"]
+    command = [str(installed), "nightly.py", str(tmp_path / "store"), "rows.csv", *suites]
     done = subprocess.run(command, check=False, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    found = Validated.model_validate_json(done.stdout.splitlines()[-1])
+    parted, whole = (Validated.model_validate_json(line) for line in done.stdout.splitlines()[-2:])
 
     store = Store(url=str(tmp_path / "store"))
-    [(name, raw)] = Branch(store, "main").log()
-    assert (raw.source, raw.rows, raw.actor.name) == ("rows.csv", 600, "ana")
+    [(commit, raw)] = Branch(store, "main").log()
     assert raw.run is not None
-    assert raw.run.flow == "nightly"
+    assert (raw.source, raw.rows, raw.actor.name, raw.run.flow) == ("rows.csv", 600, "ana", "nightly")
     store.checkout(raw.snapshot, tmp_path / "raw")
     assert (tmp_path / "raw" / "rows.csv").read_bytes() == (tmp_path / "rows.csv").read_bytes()
-    assert Evidence.model_validate_json(store.get(found.evidence)).commit == name
-    old = int((frame["age"] > OLDEST).sum()) if suite == "suite.json" else 0
-    assert (found.rows, found.bad_rows) == (600 - old, old)
-    kept = store.commit_at(found.commit)
-    assert kept.parents == ((name,) if old else ())
-    if found.quarantine is not None:
-        store.checkout(found.quarantine, tmp_path / "aside")
-        [aside] = (tmp_path / "aside").iterdir()
-        assert (pd.read_parquet(aside)["age"] > OLDEST).all()
+
+    old = int((frame["age"] > OLDEST).sum())
+    assert (parted.rows, parted.bad_rows) == (600 - old, old)
+    assert store.commit_at(parted.commit).parents == (commit,)
+    store.checkout(str(parted.quarantine), tmp_path / "aside")
+    [aside] = (tmp_path / "aside").iterdir()
+    assert (pd.read_parquet(aside)["age"] > OLDEST).all()
+    assert (whole.commit, whole.bad_rows) == (commit, 0)
+    names = [Evidence.model_validate_json(store.get(one.evidence)).suite_name for one in (parted, whole)]
+    assert names == ["own", "creditco"]
