@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +16,7 @@ from prefect_mlops.blocks.entry import Actor
 from prefect_mlops.blocks.errors import is_transient
 from prefect_mlops.blocks.writer import os_user
 from prefect_mlops.tasks import _runtime, _tables
+from prefect_mlops.tasks._scratch import scratch_folder
 from prefect_mlops.tasks.announcing import announce
 from prefect_mlops.tasks.traffic import current_run
 
@@ -68,14 +68,14 @@ def snapshot_data(
         StoreUnreachable: If the store does not answer.
     """
     onto = _branch(store, branch, actor)
-    with tempfile.TemporaryDirectory(prefix="prefect-mlops-") as scratch:
+    with scratch_folder() as scratch:
         if isinstance(data, pd.DataFrame):
-            path, source = _tables.write_frame(data, Path(scratch) / "data.parquet"), source or "a frame"
+            path, source = _tables.write_frame(data, scratch / "data.parquet"), source or "a frame"
         else:
             path, source = Path(data), source or str(data)
         snapshot = store.pack(path)
         columns, rows = _tables.shape(path)
-        code = _runtime.keep_extractor(store, extractor, Path(scratch) / "code").id if extractor else None
+        code = _runtime.keep_extractor(store, extractor, scratch / "code").id if extractor else None
     before = onto.tip()
     _, commit = onto.commit(
         snapshot,

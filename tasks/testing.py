@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +18,7 @@ from prefect_mlops.blocks.model_tests import ModelTest
 from prefect_mlops.tasks import _learning
 from prefect_mlops.tasks._holdout import parted
 from prefect_mlops.tasks._judges import Case, Finding, Scored, judged
+from prefect_mlops.tasks._scratch import scratch_folder
 from prefect_mlops.tasks.training import Candidate
 
 
@@ -88,9 +87,9 @@ def test_model(store: Store, recipe: Recipe, candidate: Candidate, champion: str
     """
     tests = recipe.model_tests()
     measured = _measured(store, recipe, candidate)
-    with tempfile.TemporaryDirectory(prefix="prefect-mlops-") as scratch:
-        frame = _learning.read(store, recipe, candidate.data, Path(scratch) / "data")
-        folder = Path(scratch) / "model"
+    with scratch_folder() as scratch:
+        frame = _learning.read(store, recipe, candidate.data, scratch / "data")
+        folder = scratch / "model"
         files = store.checkout(candidate.model, folder)
         train, model = recipe.training_function(), _learning.load_model(folder)
         case = Case(store, recipe, train, *parted(frame, recipe), model, folder, files, champion)

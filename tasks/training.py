@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from pydantic import Field
@@ -13,6 +10,7 @@ from prefect_mlops.blocks import Digest, Label, ModelRegistry, Recipe, Release, 
 from prefect_mlops.blocks._canonical import Value
 from prefect_mlops.blocks.errors import is_transient
 from prefect_mlops.tasks import _learning, _runtime
+from prefect_mlops.tasks._scratch import scratch_folder
 
 
 class Candidate(Value):
@@ -58,16 +56,16 @@ def train_model(store: Store, recipe: Recipe, data: str) -> Candidate:
         ObjectMissing, ObjectDamaged: If the snapshot is not whole.
     """
     function = recipe.training_function()
-    with tempfile.TemporaryDirectory(prefix="prefect-mlops-") as scratch:
-        frame = _learning.read(store, recipe, data, Path(scratch) / "data")
+    with scratch_folder() as scratch:
+        frame = _learning.read(store, recipe, data, scratch / "data")
         learned = _learning.learn(function, recipe, frame)
-        folder = Path(scratch) / "model"
+        folder = scratch / "model"
         _learning.write_model(learned, recipe, folder)
         return Candidate(
             service=recipe.name,
             data=data,
-            code=_runtime.keep_code(store, recipe, Path(scratch) / "code").id,
-            runtime=_runtime.keep_runtime(store, recipe, Path(scratch) / "runtime").id,
+            code=_runtime.keep_code(store, recipe, scratch / "code").id,
+            runtime=_runtime.keep_runtime(store, recipe, scratch / "runtime").id,
             model=store.add(folder).id,
             tests=store.put(_learning.tests_document(learned)),
             probes=store.put(_learning.probes_document(learned)),
@@ -102,8 +100,8 @@ def register_model(store: Store, registry: ModelRegistry, recipe: Recipe, candid
     """
     document = candidate.release()
     release = store.put_release(document)
-    with tempfile.TemporaryDirectory(prefix="prefect-mlops-") as scratch:
-        folder = Path(scratch) / "model"
+    with scratch_folder() as scratch:
+        folder = scratch / "model"
         store.checkout(candidate.model, folder)
         registry.record(
             candidate.service,

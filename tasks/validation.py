@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ from prefect_mlops.blocks.log import moment, os_user
 from prefect_mlops.blocks.store import Store
 from prefect_mlops.tasks import _quarantine, _tables, _wording
 from prefect_mlops.tasks._expecting import Measured, measure
+from prefect_mlops.tasks._scratch import scratch_folder
 from prefect_mlops.tasks._suites import Expectation, Severity, read_suite
 from prefect_mlops.tasks._tables import Table
 from prefect_mlops.tasks.traffic import current_run
@@ -115,10 +115,10 @@ def validate_data(
     suite = read_suite(expectations)
     raw = store.commit_at(commit)
     texts = tuple(missing)
-    with tempfile.TemporaryDirectory(prefix="prefect-mlops-") as scratch:
-        data = Path(scratch) / "data"
+    with scratch_folder() as scratch:
+        data = scratch / "data"
         path = _tables.check_out(store, raw.snapshot, data)
-        table = _tables.open_table(path, Path(scratch) / "table", texts)
+        table = _tables.open_table(path, scratch / "table", texts)
         table = replace(table, path=path.relative_to(data).as_posix())
         _quarantine.check_names(table)
         found = measure(table, suite.expectations)
@@ -128,7 +128,7 @@ def validate_data(
         gone = len(_quarantine.union(bad))
         if 0 < gone == table.rows:
             reasons = reasons or (f"no row is left: something is against each of {gone:,}",)
-        aside, kept = _parted(store, table, commit, bad, Path(scratch), refused=bool(reasons))
+        aside, kept = _parted(store, table, commit, bad, scratch, refused=bool(reasons))
     evidence = Evidence(
         path=table.path,
         commit=commit,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from prefect_mlops.blocks import Store
 from prefect_mlops.blocks.errors import DataRefused, Invalid
 from prefect_mlops.flows.creditco import RECIPE, TARGET, census, misspelt, read_census, vendor_batch
 from prefect_mlops.tasks import snapshot_data, validate_data
+from prefect_mlops.tasks._scratch import scratch_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,8 +63,8 @@ def all_applications(path: Path | None) -> pd.DataFrame:
 
 def _expect(frame: pd.DataFrame, name: str) -> None:
     """Hold a file against the recipe's expectations in a store that is thrown away."""
-    with tempfile.TemporaryDirectory(prefix="prefect-mlops-") as scratch:
-        store, copy = Store(url=str(Path(scratch) / "store")), Path(scratch) / name
+    with scratch_folder() as scratch:
+        store, copy = Store(url=str(scratch / "store")), scratch / name
         frame.to_csv(copy, index=False)
         try:
             validate_data.fn(store, snapshot_data.fn(store, copy).id, RECIPE.expectations, missing=RECIPE.missing)

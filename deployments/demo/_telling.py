@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
 from collections import Counter
 from dataclasses import asdict
@@ -17,6 +16,7 @@ from prefect_mlops.deployments.demo._clients import Clients, asking
 from prefect_mlops.deployments.demo._stages import SERVICE, STAGES, Scene, Stage
 from prefect_mlops.flows import release_model
 from prefect_mlops.flows.creditco import RECIPE
+from prefect_mlops.tasks._scratch import scratch_folder
 
 if TYPE_CHECKING:
     from prefect_mlops.deployments.local.place import Place
@@ -45,10 +45,10 @@ def tell_story(place: Place, data: Path | None) -> tuple[dict[str, Any], str]:
     _say(f"starting Prefect and all that serves in {place.home}")
     place.up()
     batches = Batches.write(frame, place.home / "demo")
-    with tempfile.TemporaryDirectory(prefix="prefect-mlops-") as scratch, place.settings():
+    with scratch_folder() as scratch, place.settings():
         first = release_model(RECIPE, data=batches.applications, reason="the first model")
         environment, applicants = Environment.find("local"), questions(frame)
-        with asking(environment.target.address(SERVICE).url, applicants, Path(scratch)) as clients:
+        with asking(environment.target.address(SERVICE).url, applicants, scratch) as clients:
             stages = _told(Scene(environment, batches, applicants, clients, first))
             clients.await_answers(REQUESTS, since_ns=0)
         requests = _counted(environment, clients)

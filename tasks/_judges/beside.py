@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from prefect_mlops.blocks.model_tests import BeatsBaseline, BeatsChampion, Metri
 from prefect_mlops.tasks import _learning
 from prefect_mlops.tasks._holdout import parted, row_hashes
 from prefect_mlops.tasks._judges.case import LEAST_ROWS, Case, Finding, Scored
+from prefect_mlops.tasks._scratch import scratch_folder
 
 MOST_CATEGORIES = 50
 
@@ -24,15 +24,15 @@ def champion(test: BeatsChampion, case: Case) -> Finding:
     if case.champion is None:
         return Finding("passed", "nothing is live yet to compare with")
     release = case.store.release(case.champion)
-    with tempfile.TemporaryDirectory(prefix="prefect-mlops-") as scratch:
-        rows = case.holdout[~_seen(case, release, Path(scratch))]
+    with scratch_folder() as scratch:
+        rows = case.holdout[~_seen(case, release, scratch)]
         if len(rows) < LEAST_ROWS:
             detail = (
                 f"{len(rows)} of {len(case.holdout)} held out rows are new to the champion, {LEAST_ROWS} are needed"
             )
             return Finding("could not be measured", detail)
-        case.store.checkout(release.model, Path(scratch) / "model")
-        other = _learning.load_model(Path(scratch) / "model")
+        case.store.checkout(release.model, scratch / "model")
+        other = _learning.load_model(scratch / "model")
         return _beside(case, rows, other, "champion", test.metric, test.margin)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from prefect_mlops.blocks import _unix
 from prefect_mlops.blocks._supervisor import clean_environment, tail
 from prefect_mlops.blocks._wait import wait_until
 from prefect_mlops.blocks.release import Snapshot
+from prefect_mlops.tasks._scratch import scratch_folder
 
 START_SECONDS = 60
 ANSWER_SECONDS = 30
@@ -59,8 +59,7 @@ def serving(service: str, folder: Path, files: Snapshot) -> Generator[ModelServe
     Raises:
         ServerEnded: If it does not start.
     """
-    with tempfile.TemporaryDirectory(prefix="mlops-") as place:  # a short path: a socket's may have 90 characters
-        home = Path(place)
+    with scratch_folder() as home:
         process = _started(home, service, folder, files)
         try:
             _await(process, home)

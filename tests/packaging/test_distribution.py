@@ -1,4 +1,4 @@
-"""The sdist and the wheel built from it hold what git tracks, under one name, and import."""
+"""The sdist and the wheel built from it hold what git tracks, under one name, import, and serve a flow of one's own."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from email.message import Message
 from email.parser import Parser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from tests.packaging.project import ROOMS, copy_tracked, tracked
+from prefect_mlops.blocks import Store
+from prefect_mlops.blocks.branch import Branch
+from prefect_mlops.flows.creditco import census
+from prefect_mlops.tasks.validation import Evidence, Validated
+from tests.packaging.project import ROOMS, ROOT, copy_tracked, tracked, uv
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +105,73 @@ def test_every_module_imports_from_the_wheel(built: Path, wheel: zipfile.ZipFile
     modules = {".".join(path.parent.parts if path.name == "__init__" else path.parts) for path in sources}
     skipped = {name for name in modules if name.endswith("__main__")}
     assert set(done.stdout.split()) == {f"prefect_mlops.{name}" for name in modules - skipped}
+
+
+OWN_FLOW = """
+import sys
+import prefect_mlops.blocks
+from prefect import flow
+from prefect_mlops.blocks import Store
+from prefect_mlops.tasks import snapshot_data, validate_data
+
+@flow
+def nightly(data, suite):
+    store = Store(url=sys.argv[1])
+    commit = snapshot_data(store, data, actor="ana")
+    return validate_data(store, commit.id, suite)
+
+if __name__ == "__main__":
+    assert sys.prefix in prefect_mlops.blocks.__file__
+    for suite in sys.argv[3:]:
+        print(nightly(sys.argv[2], suite).model_dump_json())
+"""
+OLDEST = 70
+OWN_SUITE = """
+{"name": "own", "expectations": [
+    {"type": "expect_column_to_exist", "kwargs": {"column": "income"}, "severity": "critical"},
+    {"type": "expect_column_values_to_be_between", "kwargs": {"column": "age", "max_value": 70}, "severity": "warning"}
+]}
+"""
+
+
+@pytest.fixture
+def installed(built: Path, tmp_path: Path) -> Path:
+    """The Python of an environment of its own, with the wheel and what is locked."""
+    python = tmp_path / "venv" / "bin" / "python"
+    uv("venv", "--quiet", "--python", sys.executable, str(tmp_path / "venv"))
+    locked = ["--constraint", str(ROOT / "requirements.lock")]
+    uv("pip", "install", "--quiet", "--python", str(python), *locked, str(next(built.glob("*.whl"))))
+    return python
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_flow_of_ones_own_keeps_and_validates_data(installed: Path, tmp_path: Path) -> None:
+    frame = census(600, seed=1)
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    (tmp_path / "suite.json").write_text(OWN_SUITE)
+    (tmp_path / "nightly.py").write_text(OWN_FLOW)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "PYTHON"))}
+    environment |= {"PREFECT_HOME": str(tmp_path / "prefect"), "HOME": str(tmp_path)}
+    suites = ["suite.json", "prefect_mlops.flows:creditco.suite.json"]
+    command = [str(installed), "nightly.py", str(tmp_path / "store"), "rows.csv", *suites]
+    done = subprocess.run(command, check=False, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    parted, whole = (Validated.model_validate_json(line) for line in done.stdout.splitlines()[-2:])
+
+    store = Store(url=str(tmp_path / "store"))
+    [(commit, raw)] = Branch(store, "main").log()
+    assert raw.run is not None
+    assert (raw.source, raw.rows, raw.actor.name, raw.run.flow) == ("rows.csv", 600, "ana", "nightly")
+    store.checkout(raw.snapshot, tmp_path / "raw")
+    assert (tmp_path / "raw" / "rows.csv").read_bytes() == (tmp_path / "rows.csv").read_bytes()
+
+    old = int((frame["age"] > OLDEST).sum())
+    assert (parted.rows, parted.bad_rows) == (600 - old, old)
+    assert store.commit_at(parted.commit).parents == (commit,)
+    store.checkout(str(parted.quarantine), tmp_path / "aside")
+    [aside] = (tmp_path / "aside").iterdir()
+    assert (pd.read_parquet(aside)["age"] > OLDEST).all()
+    assert (whole.commit, whole.bad_rows) == (commit, 0)
+    names = [Evidence.model_validate_json(store.get(one.evidence)).suite_name for one in (parted, whole)]
+    assert names == ["own", "creditco"]

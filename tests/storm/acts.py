@@ -1,35 +1,21 @@
-"""Starts what the storm kills: `python -m tests.storm.acts HOME RESULTS`.
-
-Reads one act a line from standard input, forks a process for it and answers with its number. A fork,
-not a new interpreter: four seconds of imports would be where nearly every kill lands. The results of
-an act that came to its end are in `RESULTS/<number>.json`.
-"""
+"""What the storm kills: acts that `tests.forks` carries out in processes of their own."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import sys
-import time
-import traceback
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from prefect import flow
 
 from prefect_mlops.blocks import Environment, ModelRegistry
-from prefect_mlops.blocks.errors import MlopsError
 from prefect_mlops.flows import _rollout, reconcile_serving, release_model, rollback_release
 from prefect_mlops.flows._rollout import Rollout
 from prefect_mlops.flows.reconcile import reconcile
-from prefect_mlops.flows.release import roll_out
+from prefect_mlops.flows.release import Strategy, roll_out
 from prefect_mlops.flows.rollback import roll_back
 from prefect_mlops.tasks import shift_traffic
 from prefect_mlops.tasks.traffic import open_log
-from tests.storm.home import SERVICE, environment_of, recipes
+from tests.storm.home import EASY, SERVICE, environment_of, recipes
 
 Act = dict[str, Any]
 
@@ -42,18 +28,21 @@ def begun(environment: Environment, release: str) -> Rollout:
 
 
 @flow(name="release-model", flow_run_name="release", persist_result=False)
-def roll_out_again(release: str) -> None:
+def roll_out_again(release: str, strategy: Strategy) -> str:
     """The second half of `release_model`, for a release that was trained before."""
-    roll_out(begun(Environment.find("local"), release))
+    roll_out(begun(Environment.find("local"), release), strategy)
+    return release
 
 
 def with_prefect(act: Act, results: Path) -> Any:
     """Carry out an act as a flow run."""
+    how: Any = {"strategy": act.get("strategy", "blue-green")}
     match act["kind"]:
         case "release":
-            return roll_out_again(act["to"])
+            return roll_out_again(act["to"], **how)
         case "whole release":
-            return release_model(recipes()[act["to"]], data=results / act["to"], environment="local", reason="storm")
+            recipe, data = recipes().get(act["to"], EASY), results / act["to"]
+            return release_model(recipe, data=data, environment="local", reason="storm", **how)
         case "rollback":
             return rollback_release(SERVICE, to=act["to"], environment="local", reason="storm")
         case _:
@@ -73,51 +62,14 @@ def without_prefect(act: Act, environment: Environment) -> Any:
             return reconcile(environment, shift=shift_traffic.fn)
 
 
-def carry_out(act: Act, home: Path, results: Path) -> None:
-    """Carry out an act in this process, and write down how it ended."""
-    began = time.monotonic()
-    report: dict[str, Any] = {"error": None, "said": ""}
-    try:
-        if act["prefect"]:
-            report["said"] = str(with_prefect(act, results))
-        else:
-            report["said"] = str(without_prefect(act, environment_of(home, warm_minutes=act["warm_minutes"])))
-    except Exception as error:
-        report |= {"error": type(error).__name__, "said": str(error), "expected": isinstance(error, MlopsError)}
-        traceback.print_exc()
-    report["seconds"] = time.monotonic() - began
-    draft = results / f".{act['number']}"
-    draft.write_text(json.dumps(report))
-    draft.rename(results / f"{act['number']}.json")
+def act(home: str, folder: str, kind: str, *, prefect: bool, **more: Any) -> str:
+    """Carry out an act on a home, whose data files are in `folder`."""
+    act: Act = {"kind": kind, **more}
+    if prefect:
+        return str(with_prefect(act, Path(folder)))
+    return str(without_prefect(act, environment_of(Path(home), warm_minutes=act["warm_minutes"])))
 
 
-def fork(work: Callable[[], None], output: Path) -> int:
-    """Do `work` in a process of its own, which is told apart from its parent by nobody."""
-    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)  # pyarrow's threads idle
-    if (child := os.fork()) != 0:
-        return child
-    try:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        os.setsid()
-        null, log = os.open(os.devnull, os.O_RDONLY), os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        for fd, there in ((null, 0), (log, 1), (log, 2)):
-            os.dup2(fd, there)
-        work()
-        sys.stdout.flush()
-    finally:
-        os._exit(0)
-
-
-def main(home: Path, results: Path) -> None:
-    """Fork one process an act until standard input ends."""
-    ModelRegistry(tracking_uri=f"sqlite:///{results}/warm.db", artifacts=str(results)).version_of("a", "b")  # imports
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits: a killed act leaves no zombie
-    print("ready", flush=True)
-    for line in sys.stdin:
-        act = json.loads(line)
-        pid = fork(lambda act=act: carry_out(act, home, results), results / f"{act['number']}.log")
-        print(pid, flush=True)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+def warm(folder: Path) -> None:
+    """Import what is imported late."""
+    ModelRegistry(tracking_uri=f"sqlite:///{folder}/warm.db", artifacts=str(folder)).version_of("a", "b")

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from prefect_mlops.deployments.traffic import Answer
-from tests.storm.home import ROOT, questions
+from tests.forks import ROOT
+from tests.storm.home import questions
 
 CONNECTIONS = 8
 EACH = 40

@@ -7,7 +7,6 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,12 @@ from prefect_mlops.blocks.log import NoLog
 from prefect_mlops.deployments.local import _process as process
 from prefect_mlops.flows import creditco
 from prefect_mlops.tasks import snapshot_data, train_model
+from tests.forks import Proc
 
-ROOT = Path(__file__).resolve().parents[2]
 SERVICE = creditco.RECIPE.name
 ROWS = 1_500
+EASY = creditco.RECIPE.model_copy(update={"tests": (Floor("accuracy", 0.5),)})
+"""What is live when one of the releases is released is a matter of chance, so a comparison would be one too."""
 
 
 def environment_of(home: Path, *, warm_minutes: int = 30) -> Environment:
@@ -42,9 +43,7 @@ def environment_of(home: Path, *, warm_minutes: int = 30) -> Environment:
 
 def recipes() -> dict[str, Recipe]:
     """The two releases of the story, by the name of their data file."""
-    easy = {"tests": [Floor("accuracy", 0.5)]}  # what is live when one of them is released is a matter of chance
-    recipes = {"applications.csv": creditco.RECIPE, "vendor.csv": creditco.VENDOR_RECIPE}
-    return {name: recipe.model_copy(update=easy) for name, recipe in recipes.items()}
+    return {"applications.csv": EASY, "vendor.csv": creditco.VENDOR_RECIPE.model_copy(update={"tests": EASY.tests})}
 
 
 def write_data(folder: Path) -> None:
@@ -78,35 +77,6 @@ def recorded(folder: Path) -> set[tuple[str, str]]:
         columns = parquet.read_table(path, columns=["request_id", "release"]).to_pydict()
         found |= set(zip(columns["request_id"], columns["release"], strict=True))
     return found
-
-
-@dataclass(frozen=True)
-class Proc:
-    """A process that is told apart from every later one with its number."""
-
-    pid: int
-    started: str
-
-    @classmethod
-    def of(cls, pid: int | None) -> Proc | None:
-        """The process `pid`, or None if it is gone."""
-        started = process.started(pid) if pid else None
-        return cls(pid, started) if pid and started else None
-
-    @property
-    def alive(self) -> bool:
-        """Whether it still runs."""
-        return process.started(self.pid) == self.started
-
-    def kill(self, number: int) -> bool:
-        """Send it a signal; whether it was there to get it."""
-        if not self.alive:
-            return False
-        try:
-            os.kill(self.pid, number)
-        except ProcessLookupError:
-            return False
-        return True
 
 
 class Processes:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
-import os
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +12,8 @@ from uuid import UUID
 import psutil
 
 from prefect_mlops.deployments.local.place import Place
-from tests.storm.home import ROOT, SERVICE, Proc, wait_for
+from tests.forks import Fork, Forks, Proc
+from tests.storm.home import SERVICE, wait_for
 
 FLOWS = {"release": "release-model", "rollback": "rollback-release", "reconcile": "reconcile-serving"}
 BEGIN_SECONDS = 60.0
@@ -42,56 +39,23 @@ def wait(act: Act, seconds: float) -> dict[str, Any] | None:
 
 
 @dataclass
-class Script:
+class Script(Fork):
     """A run in a process of its own."""
 
-    number: int
-    kind: str
-    proc: Proc
-    began: float
-    results: Path
-
-    def report(self) -> dict[str, Any] | None:
-        """How it ended; None if it did not, or was killed."""
-        try:
-            return json.loads((self.results / f"{self.number}.json").read_bytes())
-        except FileNotFoundError:
-            return None
+    kind: str = ""
 
 
-class Scripts:
+class Scripts(Forks):
     """Starts runs in processes of their own: see `tests.storm.acts`."""
 
     def __init__(self, home: Path, folder: Path, env: dict[str, str]) -> None:
-        self.folder = folder
-        self._numbers = itertools.count()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.storm.acts", str(home), str(folder)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **env},
-        )  # fmt: skip
-        self._line()
+        super().__init__(folder, "tests.storm.acts", env=env)
+        self._places = {"home": str(home), "folder": str(folder)}
 
-    def start(self, kind: str, *, prefect: bool, **more: Any) -> Script:
+    def act(self, kind: str, *, prefect: bool, **more: Any) -> Script:
         """Start a run."""
-        number = next(self._numbers)
-        assert self._process.stdin
-        act = {"number": number, "kind": kind, "prefect": prefect, **more}
-        self._process.stdin.write(json.dumps(act) + "\n")
-        self._process.stdin.flush()
-        pid = int(self._line())
-        proc = Proc.of(pid) or Proc(pid, "over already")
-        return Script(number, kind, proc, time.monotonic(), self.folder)
-
-    def _line(self) -> str:
-        assert self._process.stdout
-        if not (line := self._process.stdout.readline()):
-            raise RuntimeError("the starter of runs died")
-        return line
-
-    def stop(self) -> None:
-        """Start no more."""
-        self._process.communicate(timeout=30)
+        begun = self.start("tests.storm.acts:act", kind=kind, prefect=prefect, **self._places, **more)
+        return Script(**vars(begun), kind=kind)
 
 
 @dataclass

@@ -9,7 +9,6 @@ import random
 import signal
 import statistics
 import time
-from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -20,9 +19,10 @@ from prefect_mlops.blocks import _unix, verify
 from prefect_mlops.blocks._gateways import _claims, is_taken
 from prefect_mlops.deployments.local.place import Place
 from prefect_mlops.deployments.traffic import Answer
+from tests.forks import Moments, Proc
 from tests.storm.checks import Checks, live, look
 from tests.storm.clients import Clients
-from tests.storm.home import SERVICE, Proc, Processes, environment_of, recipes, recorded, train, wait_for, write_data
+from tests.storm.home import SERVICE, Processes, environment_of, recipes, recorded, train, wait_for, write_data
 from tests.storm.runs import Act, Scripts, Worker, wait
 
 SERVING = ("flow", "supervisor", "gateway", "model server", "supervisor and watcher")
@@ -77,7 +77,7 @@ class Storm:
         self.place = Place(home)
         self.worker = Worker(self.place)
         self.processes = Processes(home)
-        self.durations: dict[tuple[str, str], list[float]] = defaultdict(list)
+        self.moments = Moments(self.random)
         self.releases: list[str] = []
         self.rounds: list[Round] = []
 
@@ -85,6 +85,14 @@ class Storm:
 
     @contextmanager
     def raging(self) -> Generator[Storm]:
+        """A calm of which it is known how long every kind of run takes."""
+        with self.calm():
+            for runner, kind in itertools.product(self._runners(), KINDS):
+                self._measure(runner, kind)
+            yield self
+
+    @contextmanager
+    def calm(self, *, worker: bool = True) -> Generator[Storm]:
         """A home with two releases, one of them live, and clients that ask."""
         self.home.mkdir(parents=True, exist_ok=True)
         self.scratch.mkdir(parents=True, exist_ok=True)
@@ -92,7 +100,7 @@ class Storm:
         with ExitStack() as stack:
             stack.callback(self.place.down)
             if self.prefect:
-                self.place.up()
+                self.place.up(worker=worker)
             settings = self.place.paths.client_settings() if self.prefect else {}
             self.scripts = Scripts(self.home, self.scratch, settings)
             stack.callback(self.scripts.stop)
@@ -101,20 +109,18 @@ class Storm:
             self.clients = Clients(self.environment.target.address(SERVICE).url, self.scratch, self.rate)
             stack.callback(self.clients.stop)
             self.checks = Checks(self.place, self.environment, self.clients)
-            for runner, kind in itertools.product(self._runners(), KINDS):
-                self._measure(runner, kind)
             yield self
 
     def _release_two(self) -> None:
         """Have both releases in the store, and released once."""
         if self.prefect:
             for name in recipes():
-                self.releases.append(self._done(self.scripts.start("whole release", prefect=True, to=name))["said"])
+                self.releases.append(self._done(self.scripts.act("whole release", prefect=True, to=name))["said"])
             return
         store = environment_of(self.home).store_block
         self.releases = [train(store, self.scratch / name, recipe) for name, recipe in recipes().items()]
         for release in self.releases:
-            self._done(self.scripts.start("release", prefect=False, warm_minutes=30, to=release))
+            self._done(self.scripts.act("release", prefect=False, warm_minutes=30, to=release))
 
     def _done(self, act: Act) -> dict[str, Any]:
         report = wait(act, ACT_SECONDS)
@@ -126,7 +132,7 @@ class Storm:
         act = self._start(runner, kind)
         assert act is not None
         self._done(act)
-        self.durations[runner, kind].append(time.monotonic() - act.began)
+        self.moments.learn((runner, kind), time.monotonic() - act.began)
 
     # --- runs ----------------------------------------------------------------------------
 
@@ -138,7 +144,7 @@ class Storm:
         to, warm_minutes = self._destination(kind), self.random.choice((0, 30, 30))
         if runner == "worker":
             return self.worker.start(kind, to)
-        return self.scripts.start(kind, prefect=runner == "script", to=to, warm_minutes=warm_minutes)
+        return self.scripts.act(kind, prefect=runner == "script", to=to, warm_minutes=warm_minutes)
 
     def _destination(self, kind: str) -> str:
         """A release that does not answer now; for a rollback sometimes just `previous`."""
@@ -155,11 +161,6 @@ class Storm:
         if victim == "prefect server":
             return "script"
         return "script" if self.prefect and self.random.random() < 0.35 else "plain"
-
-    def _moment(self, runner: str, kind: str) -> float:
-        """A random moment of a run: seconds after its start."""
-        known = self.durations[runner, kind] or [6.0]
-        return self.random.uniform(0, statistics.median(known[-9:]))
 
     # --- victims -------------------------------------------------------------------------
 
@@ -222,7 +223,7 @@ class Storm:
             if act is None:
                 this.wrong.append(f"the worker did not start a {this.kind} in time")
                 continue
-            moment = self._moment(this.runner, this.kind)
+            moment = self.moments.draw((this.runner, this.kind))
             time.sleep(max(0.0, act.began + moment - time.monotonic()))
             if self._kill(this, act):
                 return act
@@ -265,7 +266,7 @@ class Storm:
             self.checks.need(excused, f"the {act.kind} ended without a word")
             return "nobody knows"
         if report["error"] is None:
-            self.durations[this.runner, act.kind].append(report["seconds"])
+            self.moments.learn((this.runner, act.kind), report["seconds"])
             return "done"
         return f"{report['error']}: {report['said']}"
 
