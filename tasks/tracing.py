@@ -15,6 +15,7 @@ from prefect_mlops.blocks._canonical import Value
 from prefect_mlops.blocks.entry import Asked, Released
 from prefect_mlops.blocks.errors import MlopsError
 from prefect_mlops.blocks.records import Record, records_of
+from prefect_mlops.tasks._runtime import CODE, ORIGIN, PYTHON, facts_of
 from prefect_mlops.tasks.validation import EXTRACTOR
 
 
@@ -52,9 +53,7 @@ class Trace(Value):
     rows: int | None = Field(description="How many rows the commit has; None where that is not known.")
     raw_commit: str | None = Field(description="The commit as it came in, where validation set rows of it aside.")
     raw_rows: int | None = Field(description="How many rows that one has.")
-    code: dict[str, Any] = Field(
-        description="The training function, its commit where git knew, and the digest of its source."
-    )
+    code: dict[str, Any] = Field(description="The recipe, its commit where git knew, and the digests of the source.")
     runtime: dict[str, Any] = Field(description="Python and the digest of the list of installed packages.")
     metrics: dict[str, float] = Field(description="Figures on the hold-out.")
 
@@ -97,11 +96,8 @@ def _traced(environment: Environment, request_id: str, answer: Record, records: 
         data=document.data,
         files=tuple(file.path for file in store.snapshot(document.data).files),
         **_origin(store, log, answer.release),
-        code={**_json_file(environment, document.code, "code.json"), "files": {f.path: f.digest for f in code.files}},
-        runtime={
-            **_json_file(environment, document.runtime, "python.json"),
-            "files": {f.path: f.digest for f in runtime.files},
-        },
+        code={**_facts(store, document.code, CODE, ORIGIN), "files": {f.path: f.digest for f in code.files}},
+        runtime={**_facts(store, document.runtime, PYTHON), "files": {f.path: f.digest for f in runtime.files}},
         metrics=json.loads(store.get(document.tests))["metrics"],
     )
 
@@ -139,8 +135,6 @@ def _origin(store: Store, log: ReleaseLog, release: str) -> dict[str, Any]:
     }
 
 
-def _json_file(environment: Environment, snapshot: str, path: str) -> dict[str, Any]:
-    store = environment.store_block
-    digests = {file.path: file.digest for file in store.snapshot(snapshot).files}
-    facts = json.loads(store.get(digests[path])) if path in digests else {}
+def _facts(store: Store, snapshot: str, *paths: str) -> dict[str, Any]:
+    facts = {name: value for path in paths for name, value in facts_of(store, snapshot, path).items()}
     return {name: value for name, value in facts.items() if name != "format"}
