@@ -21,6 +21,7 @@ from prefect_mlops.flows._pages import release_page
 from prefect_mlops.flows._reporting import publish, run_name, say, showing, shown_as, tag_run, tags
 from prefect_mlops.tasks import Candidate, register_model
 from prefect_mlops.tasks import _taking as taking
+from prefect_mlops.tasks._showing import show_standing
 from prefect_mlops.tasks.announcing import announce
 from prefect_mlops.tasks.traffic import open_log
 
@@ -132,14 +133,14 @@ def registered(
     store, registry = environment.store_block, environment.registry_block
     release = store.put_release(candidate.release())
     with showing("in the registry, the candidate"):  # before the log has it, so that a run that dies here does it again
-        register_model(store, registry, recipe, candidate)
+        register_model(store, registry, candidate)
     entry = taking.release(log, taken, release, commit)
     state = log.state()
     name = state.service(recipe.name).named(release)
     say(f"this is {name}, release {release}; to put it live, run release-model with the same recipe and data")
     tag_run(tags(environment.name, recipe.name, "train", [name]))
     with showing("in the registry, what challenges"):
-        registry.mark(recipe.name, release, "challenger", {"name": name, "entry": str(entry.seq)})
+        show_standing(registry, log, recipe.name)
     with showing("the candidate"):
         title = f"{name} is a candidate in {environment.name}"
         page = release_page(environment, state, recipe.name, release, [taken, entry], title)

@@ -13,6 +13,7 @@ from prefect_mlops.blocks import Digest, Label, ModelRegistry, Recipe, Release, 
 from prefect_mlops.blocks._canonical import Value
 from prefect_mlops.blocks.errors import is_transient
 from prefect_mlops.tasks import _learning, _runtime
+from prefect_mlops.tasks._showing import show_release
 
 
 class Candidate(Value):
@@ -85,14 +86,15 @@ def train_model(store: Store, recipe: Recipe, data: str) -> Candidate:
     retry_delay_seconds=1,
     retry_condition_fn=is_transient,
 )
-def register_model(store: Store, registry: ModelRegistry, recipe: Recipe, candidate: Candidate) -> str:
+def register_model(store: Store, registry: ModelRegistry, candidate: Candidate) -> str:
     """Make a release of a candidate: keep its document in the store, and show it in the registry.
+
+    Whatever the registry shows follows from the store: `prefect-mlops registry` shows it again from nothing.
 
     Args:
         store: Gets the release document.
-        registry: Shows the model, its parameters, figures and digests to people.
-        recipe: What was trained.
-        candidate: What came of it.
+        registry: Shows the model, its parameters, figures, plots, code and digests to people.
+        candidate: What came of a training.
 
     Returns:
         The digest of the release document; the same for the same candidate.
@@ -100,19 +102,6 @@ def register_model(store: Store, registry: ModelRegistry, recipe: Recipe, candid
     Raises:
         ObjectMissing, ObjectDamaged: If something that it names is not whole.
     """
-    document = candidate.release()
-    release = store.put_release(document)
-    with tempfile.TemporaryDirectory(prefix="prefect-mlops-") as scratch:
-        folder = Path(scratch) / "model"
-        store.checkout(candidate.model, folder)
-        registry.record(
-            candidate.service,
-            _learning.load_model(folder),
-            release=release,
-            params={**{name: str(value) for name, value in recipe.params.items()}, "seed": str(recipe.seed)},
-            metrics=candidate.metrics,
-            tags={name: getattr(document, name) for name in ("data", "code", "runtime", "model")},
-            requirements=_runtime.requirements(recipe),
-            signature=folder / "signature.json",
-        )
+    release = store.put_release(candidate.release())
+    show_release(store, registry, release)
     return release

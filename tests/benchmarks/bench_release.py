@@ -54,7 +54,7 @@ def bare_registration(registry: ModelRegistry, learned: _learning.Learned, model
         metrics=learned.metrics,
         tags={},
         requirements=requirements(RECIPE),
-        signature=model / "signature.json",
+        files=model,
     )
 
 

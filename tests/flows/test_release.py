@@ -28,6 +28,8 @@ from prefect_mlops.deployments.local.place import Place
 from prefect_mlops.flows import reconcile_serving, release_model, rollback_release
 from prefect_mlops.flows.creditco import RECIPE, TARGET, census
 from prefect_mlops.tasks import Comparison, trace_prediction
+from prefect_mlops.tasks._showing import show_all
+from tests.registries import everything, new_registry
 
 NAME = "flows"
 SERVICE = "wages"
@@ -333,3 +335,12 @@ def test_reconcile_finds_nothing_to_do_and_the_log_verifies(environment: Environ
     assert "not known to the log" in done["credit"]
     assert verify(environment.log()).faults == []
     assert isinstance(environment.target, LocalServing)
+
+
+def test_the_registry_shows_what_follows_from_store_and_log(environment: Environment, tmp_path: Path) -> None:
+    """Whatever these flows did, stopped, waived and rolled back: an empty registry is filled to show the same."""
+    shown, again = environment.registry_block, new_registry(tmp_path / "again")
+    other = environment.model_copy()
+    other.use(environment.store_block, environment.target, again)
+    show_all(other)
+    assert everything(again, SERVICE) == everything(shown, SERVICE)
