@@ -20,6 +20,7 @@ from prefect_mlops.tasks import _tables
 from prefect_mlops.tasks._curves import Points, curves
 from prefect_mlops.tasks._holdout import parted
 from prefect_mlops.tasks._judging import Floats
+from prefect_mlops.tasks._limits import limited
 
 HELD_BY = "content"
 """How rows are held out; another rule will have another name, so that nobody takes its rows for unseen ones."""
@@ -100,14 +101,15 @@ def learn(function: Callable[[Any, dict[str, Any]], Any], recipe: Recipe, frame:
 
 
 def fitted(function: Callable[[Any, dict[str, Any]], Any], recipe: Recipe, training: pd.DataFrame) -> Any:
-    """What the training function makes of `training`, with every random choice seeded.
+    """What the training function makes of `training`, with every random choice seeded, on the recipe's resources.
 
     Raises:
         Invalid: If that cannot predict.
     """
     random.seed(recipe.seed)
     np.random.seed(recipe.seed)
-    model = function(training, {**recipe.params, "seed": recipe.seed})
+    with limited(recipe.resources):
+        model = function(training, {**recipe.params, "seed": recipe.seed})
     if not hasattr(model, "predict"):
         raise Invalid(f"what {recipe.train} returns", "has a method predict", type(model).__name__)
     return model

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_run_logger
 from pydantic import Field
 
 from prefect_mlops.blocks import Digest, Label, ModelRegistry, Recipe, Release, Store
 from prefect_mlops.blocks._canonical import Value
 from prefect_mlops.blocks.errors import is_transient
 from prefect_mlops.tasks import _learning, _runtime
+from prefect_mlops.tasks._limits import shortages
 from prefect_mlops.tasks._showing import show_release
 
 
@@ -46,6 +50,8 @@ def train_model(store: Store, recipe: Recipe, data: str) -> Candidate:
     Which rows are held out is decided by their content and the recipe's seed. Golden probes are taken from
     them: rows with the answers that the model gives here, which it must give again wherever it is served.
 
+    It computes on as many CPUs as `recipe.resources` says; what the machine does not have of them is logged.
+
     Args:
         store: Holds the data, and gets the model, the code and the description of the runtime.
         recipe: What to train.
@@ -59,6 +65,8 @@ def train_model(store: Store, recipe: Recipe, data: str) -> Candidate:
         ObjectMissing, ObjectDamaged: If the snapshot is not whole.
     """
     function = recipe.training_function()
+    for shortage in shortages(recipe.resources):
+        _warn(shortage)
     with tempfile.TemporaryDirectory(prefix="prefect-mlops-") as scratch:
         frame = _learning.read(store, recipe, data, Path(scratch) / "data")
         learned = _learning.learn(function, recipe, frame)
@@ -75,6 +83,13 @@ def train_model(store: Store, recipe: Recipe, data: str) -> Candidate:
             metrics=learned.metrics,
             rows=len(frame),
         )
+
+
+def _warn(sentence: str) -> None:
+    try:
+        get_run_logger().warning(sentence)
+    except MissingContextError:  # called outside of a run
+        logging.getLogger("prefect_mlops").warning(sentence)
 
 
 @task(
