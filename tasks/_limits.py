@@ -31,20 +31,22 @@ def shortages(wanted: StepResources) -> Iterator[str]:
 
 @contextmanager
 def limited(wanted: StepResources) -> Generator[None]:
-    """Compute on no more than so many CPUs: threads of numerical libraries, and all workers that joblib may start.
+    """Compute on no more than so many CPUs: threads of numerical libraries, and what joblib counts for `n_jobs=-1`.
 
-    Who asks a library for a number of threads or workers by name, such as `n_jobs=8`, gets that.
+    Who asks a library for a number by name, such as `n_jobs=8`, gets that.
     """
     if not wanted.cpus:
         yield
         return
+    import joblib
     import sklearn  # noqa: F401  # pyright: ignore[reportUnusedImport]  # only what is loaded can be limited
     from threadpoolctl import threadpool_limits
 
+    cpus = min(wanted.cpus, joblib.cpu_count())
     before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, str(wanted.cpus)))
+    os.environ.update(dict.fromkeys(_THREADS, str(cpus)))
     try:
-        with threadpool_limits(limits=wanted.cpus):
+        with threadpool_limits(limits=cpus):
             yield
     finally:
         for name, value in before.items():

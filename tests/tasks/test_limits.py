@@ -59,6 +59,8 @@ def test_limits_end_with_an_error() -> None:
 def test_what_the_machine_does_not_have_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "prefect_mlops"):
         trained(tmp_path, cpus=1024, memory_mib=2**24, gpus=64)
+    pools, counted = SEEN.pop()
+    assert max(pools) <= counted == threads()[1], "more than there is only gets in its own way"
     said = [record.getMessage() for record in caplog.records if record.name == "prefect_mlops"]
     assert [sentence.partition(" are asked for")[0] for sentence in said] == [
         "1024 CPUs",
