@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prefect.blocks.core import Block
 from pydantic import Field
@@ -45,7 +45,7 @@ class ModelRegistry(Block):
     def record(
         self,
         service: str,
-        model: Any,
+        model: Path,
         *,
         release: str,
         params: dict[str, str],
@@ -60,7 +60,7 @@ class ModelRegistry(Block):
 
         Args:
             service: Name of the registered model.
-            model: The fitted model.
+            model: The pickled model, whose very bytes are shown; pickled anew, it might have others.
             release: Digest of the release document.
             params: Parameters of the training.
             metrics: Figures on the hold-out.
@@ -68,6 +68,7 @@ class ModelRegistry(Block):
             requirements: What the model needs; MLflow does not guess.
             files: Folder of files to look at, shown beside the model.
         """
+        import cloudpickle
         import mlflow
         import mlflow.sklearn as flavor
 
@@ -84,8 +85,12 @@ class ModelRegistry(Block):
             mlflow.log_metrics(metrics)
             mlflow.log_artifacts(str(files))
             logged = flavor.log_model(
-                model, name="model", serialization_format="cloudpickle", pip_requirements=requirements
+                cloudpickle.loads(model.read_bytes()),
+                name="model",
+                serialization_format="cloudpickle",
+                pip_requirements=requirements,
             )
+            client.log_model_artifact(logged.model_id, str(model))
         finally:
             mlflow.end_run()
         if not client.search_registered_models(filter_string=f"name = '{service}'"):

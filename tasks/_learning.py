@@ -25,6 +25,9 @@ from prefect_mlops.tasks._limits import limited
 HELD_BY = "content"
 """How rows are held out; another rule will have another name, so that nobody takes its rows for unseen ones."""
 
+PICKLE = "model.pkl"
+"""What the model's file is called; MLflow calls it the same."""
+
 PROBES = 16
 """How many golden probes a release carries."""
 
@@ -180,7 +183,7 @@ def write_model(learned: Learned, recipe: Recipe, folder: Path) -> None:
     if own:
         cloudpickle.register_pickle_by_value(module)
     try:
-        (folder / "model.pkl").write_bytes(cloudpickle.dumps(learned.model))
+        (folder / PICKLE).write_bytes(cloudpickle.dumps(learned.model))
     finally:
         if own:
             cloudpickle.unregister_pickle_by_value(module)
@@ -206,7 +209,7 @@ def load_model(folder: Path) -> Any:
     """The model in a folder that a checkout has just verified."""
     import cloudpickle
 
-    return cloudpickle.loads((folder / "model.pkl").read_bytes())
+    return cloudpickle.loads((folder / PICKLE).read_bytes())
 
 
 def rows_of(frame: pd.DataFrame) -> list[list[Any]]:

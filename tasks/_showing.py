@@ -38,7 +38,7 @@ def show_release(store: Store, registry: ModelRegistry, release: str) -> int:
         _write_evidence(tests, model / "signature.json", files)
         return registry.record(
             document.service,
-            _learning.load_model(model),
+            model / _learning.PICKLE,
             release=release,
             params=_params(_runtime.recipe_of(store, document.code)),
             metrics=tests["metrics"],

@@ -48,7 +48,7 @@ def bare_training(path: Path, folder: Path) -> tuple[_learning.Learned, Path]:
 def bare_registration(registry: ModelRegistry, learned: _learning.Learned, model: Path, name: str) -> None:
     registry.record(
         "bare",
-        learned.model,
+        model / "model.pkl",
         release=f"sha256:{name}",
         params={"seed": "0"},
         metrics=learned.metrics,

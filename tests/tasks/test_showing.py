@@ -103,6 +103,8 @@ def test_it_shows_what_training_was_told_and_what_came_of_it(told: tuple[Story, 
     story, releases = told
     shown = everything(story.place.registry_block, SERVICE)[2]
     document = story.place.store_block.release(releases[1])
+    model = {f"model/{file.path}": file.digest for file in story.place.store_block.snapshot(document.model).files}
+    assert f"sha256:{shown['files']['model/model.pkl']}" == model["model/model.pkl"], "the very bytes that are served"
     assert shown["params"] == {
         "C": "3",
         "holdout_percent": "20",
