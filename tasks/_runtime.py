@@ -115,7 +115,7 @@ def _write_json(path: Path, facts: dict[str, object]) -> None:
 def keep_runtime(store: Store, recipe: Recipe, folder: Path) -> Snapshot:
     """Keep the versions of everything that is installed, and of Python."""
     folder.mkdir(parents=True)
-    found = {_locked(item) for item in importlib.metadata.distributions() if item.name}
+    found = {line for item in importlib.metadata.distributions() if (line := _locked(item))}
     (folder / "installed.txt").write_text("\n".join(sorted(found, key=str.lower)) + "\n")
     (folder / NEEDED).write_text("\n".join(requirements(recipe)) + "\n")
     facts: dict[str, object] = {
@@ -129,12 +129,18 @@ def keep_runtime(store: Store, recipe: Recipe, folder: Path) -> Snapshot:
 
 
 def _locked(item: importlib.metadata.Distribution) -> str:
-    """A package as an installer finds it again: by version, or by the commit where it came from a repository."""
+    """A package as an installer finds it again: by version, or by the commit where it came from a repository.
+
+    Empty where a folder is left of a package that is not there any more.
+    """
+    told = item.metadata  # read anew each time that it is asked for
+    if not told["Name"]:
+        return ""
     source = json.loads(item.read_text("direct_url.json") or "{}")
     if commit := source.get("vcs_info", {}).get("commit_id"):
         url, _ = blanked(source["url"])
-        return f"{item.name} @ {source['vcs_info']['vcs']}+{url}@{commit}"
-    return f"{item.name}=={item.version}"
+        return f"{told['Name']} @ {source['vcs_info']['vcs']}+{url}@{commit}"
+    return f"{told['Name']}=={told['Version']}"
 
 
 def requirements(recipe: Recipe) -> list[str]:
