@@ -26,6 +26,7 @@ from prefect_mlops.blocks.recipe import Recipe
 from prefect_mlops.blocks.records import Record
 from prefect_mlops.blocks.registry import ModelRegistry
 from prefect_mlops.blocks.release import File, Release, Snapshot
+from prefect_mlops.blocks.resources import StepResources
 from prefect_mlops.blocks.split import Address, Arm, Counters, Observed, Split
 from prefect_mlops.blocks.store import Store
 from prefect_mlops.blocks.verify import Fault, Verification, verify
@@ -68,6 +69,7 @@ __all__ = [
     "ServingTarget",
     "Snapshot",
     "Split",
+    "StepResources",
     "Store",
     "Verification",
     "verify",

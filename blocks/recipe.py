@@ -10,6 +10,7 @@ from pydantic import Field
 from prefect_mlops.blocks._canonical import Label, Value
 from prefect_mlops.blocks._functions import FunctionName, function_named
 from prefect_mlops.blocks.model_tests import ModelTest, ModelTests, default_tests
+from prefect_mlops.blocks.resources import StepResources
 
 
 class Recipe(Value):
@@ -48,6 +49,9 @@ class Recipe(Value):
         default=[],
         title="Requirements",
         description="Packages that the model needs, as pip names them; pinned to the installed versions if left empty.",
+    )
+    resources: StepResources = Field(
+        default=StepResources(), title="Resources", description="What the training may take of its machine."
     )
 
     def training_function(self) -> Callable[[Any, dict[str, Any]], Any]:

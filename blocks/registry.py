@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prefect.blocks.core import Block
 from pydantic import Field
@@ -45,14 +45,14 @@ class ModelRegistry(Block):
     def record(
         self,
         service: str,
-        model: Any,
+        model: Path,
         *,
         release: str,
         params: dict[str, str],
         metrics: dict[str, float],
         tags: dict[str, str],
         requirements: list[str],
-        signature: Path,
+        files: Path,
     ) -> int:
         """Show a trained model, and return the version it is shown under.
 
@@ -60,14 +60,15 @@ class ModelRegistry(Block):
 
         Args:
             service: Name of the registered model.
-            model: The fitted model.
+            model: The pickled model, whose very bytes are shown; pickled anew, it might have others.
             release: Digest of the release document.
             params: Parameters of the training.
             metrics: Figures on the hold-out.
-            tags: Digests of data, code, runtime and model.
+            tags: Digests of what the release names.
             requirements: What the model needs; MLflow does not guess.
-            signature: File that describes the model's inputs and outputs.
+            files: Folder of files to look at, shown beside the model.
         """
+        import cloudpickle
         import mlflow
         import mlflow.sklearn as flavor
 
@@ -75,42 +76,57 @@ class ModelRegistry(Block):
         if (version := self.version_of(service, release)) is not None:
             return version
         client = self.client()
+        tags = {"release": release, **tags}
         run = client.create_run(self._experiment_id(), run_name=f"{service} {release[7:15]}", tags=tags).info.run_id
         mlflow.set_tracking_uri(self.tracking_uri)
         mlflow.start_run(run_id=run)
         try:
             mlflow.log_params(params)
             mlflow.log_metrics(metrics)
-            mlflow.log_artifact(str(signature))
+            mlflow.log_artifacts(str(files))
             logged = flavor.log_model(
-                model, name="model", serialization_format="cloudpickle", pip_requirements=requirements
+                cloudpickle.loads(model.read_bytes()),
+                name="model",
+                serialization_format="cloudpickle",
+                pip_requirements=requirements,
             )
+            client.log_model_artifact(logged.model_id, str(model))
         finally:
             mlflow.end_run()
         if not client.search_registered_models(filter_string=f"name = '{service}'"):
             client.create_registered_model(service)
-        made = client.create_model_version(
-            service, source=logged.model_uri, run_id=run, tags={"release": release, **tags}
-        )
-        return int(made.version)
+        return int(client.create_model_version(service, source=logged.model_uri, run_id=run, tags=tags).version)
 
     def version_of(self, service: str, release: str) -> int | None:
         """The version under which a release is shown, if it is."""
         found = self.client().search_model_versions(f"name = '{service}' and tags.release = '{release}'")
         return max((int(version.version) for version in found), default=None)
 
-    def mark(self, service: str, release: str, alias: str, tags: dict[str, str]) -> None:
-        """Point `alias`, such as `champion`, at the version of a release, and tag that version.
+    def mark(self, service: str, tags: dict[str, dict[str, str]], aliases: dict[str, str | None]) -> None:
+        """Tag the versions of releases, and point aliases such as `champion` at them; what is so already stays.
 
         A release that the registry does not show is left alone: the log is what counts.
+
+        Args:
+            service: Name of the registered model.
+            tags: Tags of each release.
+            aliases: The release that each alias points at; None for one that shall point at none of these.
         """
-        version = self.version_of(service, release)
-        if version is None:
-            return
         client = self.client()
-        client.set_registered_model_alias(service, alias, str(version))
-        for name, value in tags.items():
-            client.set_model_version_tag(service, str(version), name, value)
+        found = sorted(client.search_model_versions(f"name = '{service}'"), key=lambda one: int(one.version))
+        shown = {one.tags["release"]: one for one in found if one.tags.get("release") in tags}
+        for release, version in shown.items():
+            for name, value in tags[release].items():
+                if version.tags.get(name) != value:
+                    client.set_model_version_tag(service, version.version, name, value)
+        pointed = client.get_registered_model(service).aliases if found else {}
+        ours = {int(version.version) for version in shown.values()}
+        for alias, release in aliases.items():
+            at = int(pointed.get(alias, 0))
+            if release is None and at in ours:
+                client.delete_registered_model_alias(service, alias)
+            elif release in shown and at != int(shown[release].version):
+                client.set_registered_model_alias(service, alias, shown[release].version)
 
     def _experiment_id(self) -> str:
         client = self.client()

@@ -15,6 +15,7 @@ from prefect_mlops.flows._pages import data_page, verdicts_page
 from prefect_mlops.flows._reporting import publish, say, showing
 from prefect_mlops.flows._rollout import APPROVAL_SECONDS, Waive
 from prefect_mlops.tasks import Candidate, Tested, Validated, test_model, train_model, validate_data
+from prefect_mlops.tasks._runtime import is_same_code
 from prefect_mlops.tasks._tables import MISSING
 
 
@@ -117,10 +118,14 @@ def champion_of(environment: Environment, service: str) -> str | None:
 
 
 def is_made_of_the_same(environment: Environment, candidate: Candidate, champion: str) -> bool:
-    """Whether a release was made of the very data, code and software, and is the very model."""
-    release = environment.store_block.release(champion)
-    parts = ("data", "code", "runtime", "model")
-    return all(getattr(release, part) == getattr(candidate, part) for part in parts)
+    """Whether a release was made of the very data, code and software, and is the very model.
+
+    Code is the same whatever commit it is of: one that touches nothing of it changes nothing.
+    """
+    store = environment.store_block
+    release = store.release(champion)
+    same = all(getattr(release, part) == getattr(candidate, part) for part in ("data", "runtime", "model"))
+    return same and is_same_code(store, release.code, candidate.code)
 
 
 def tested(environment: Environment, recipe: Recipe, candidate: Candidate, champion: str | None) -> Tested:

@@ -20,6 +20,7 @@ from prefect_mlops.flows._pages import comparison_page, in_words, lineage_page, 
 from prefect_mlops.flows._reporting import publish, say, showing
 from prefect_mlops.tasks import compare_predictions, probe_release, shift_traffic, watch_release
 from prefect_mlops.tasks._moving import take_over
+from prefect_mlops.tasks._showing import show_standing
 
 APPROVAL_SECONDS = 24 * 3600
 
@@ -209,6 +210,7 @@ class Rollout:
         before = self.known.before(self.number if self.number is not None else -1)
         back = Split(arms=tuple(arm for arm in before.arms if arm.release != self.release))
         self.shift(back, move="rollback", reason=f"{gate}: {outcome}")
+        self.show_standing()
         with showing("what is served now"):
             say(f"{self.name} was stopped by {gate}: {served(self.known)}")
             title = f"{self.name} was stopped in {self.environment.name}"
@@ -246,11 +248,14 @@ class Rollout:
         entries = [entry for entry in self.log.entries() if entry.rollout == self.number]
         return release_page(self.environment, self.log.state(), self.service, self.release, entries, title, brief=brief)
 
+    def show_standing(self) -> None:
+        """Show in the registry what is live, as the log has it."""
+        with showing("in the registry, what is live"):
+            show_standing(self.environment.registry_block, self.log, self.service)
+
     def show(self) -> None:
         """Show people that it is live; the log has it already, so a failure here changes nothing."""
-        with showing("in the registry, what is live"):
-            tags = {"name": self.name, "entry": str(self.log.state().next - 1)}
-            self.environment.registry_block.mark(self.service, self.release, "champion", tags)
+        self.show_standing()
         with showing("what is live"):
             description = f"{self.name} is live in {self.environment.name}"
             publish(f"release-{self.service}", self.page(), description)

@@ -17,6 +17,7 @@ from prefect_mlops.flows._pages import in_words, table
 from prefect_mlops.flows._reporting import publish, run_name, say, showing, shown_as, tag_run, tags
 from prefect_mlops.tasks import shift_traffic
 from prefect_mlops.tasks._moving import take_over
+from prefect_mlops.tasks._showing import show_standing
 from prefect_mlops.tasks.traffic import open_log
 
 
@@ -49,6 +50,8 @@ def reconcile_serving(
         if written:  # it runs every few minutes, and a page each time would bury those that say something
             page = f"# {environment} was reconciled\n\n{table(('service', 'what was done'), done.items())}"
             publish(f"reconcile-{environment}", page, f"{environment} was reconciled, {written} log entries written")
+            for service in done:
+                show_standing(place.registry_block, place.log(), service)
     return done
 
 

@@ -111,7 +111,7 @@ def release_commit(
         rollout.write(data)
     if answer:
         rollout.waive([verdict.test for verdict in made.tested.not_passed], candidate.tests, answer)
-    register_model(store, environment.registry_block, recipe, candidate)
+    register_model(store, environment.registry_block, candidate)
     roll_out(rollout, strategy, approval=approval)
     return release
 

@@ -12,6 +12,7 @@ from prefect_mlops.flows._pages import release_page, served
 from prefect_mlops.flows._reporting import publish, run_name, say, showing, shown_as, tag_run, tags
 from prefect_mlops.tasks import shift_traffic
 from prefect_mlops.tasks._moving import take_over
+from prefect_mlops.tasks._showing import show_standing
 from prefect_mlops.tasks._undoing import check_bytes, destination, kept_warm
 from prefect_mlops.tasks.traffic import open_log
 
@@ -100,12 +101,11 @@ def _show(environment: Environment, service: str, entry: Entry) -> str:
         said = f"{service}: {', '.join(names) or 'nothing'} answers"
         say(f"rolled back: {served(known)}")
         tag_run(tags(environment.name, service, "rollback", names))
+        with showing("in the registry, what is live"):
+            show_standing(environment.registry_block, log, service)
         entries = [one for one in log.entries() if one.rollout == entry.rollout]
         for release, name in zip(live, names, strict=True):
             title = f"{name} is live again in {environment.name}"
             page = release_page(environment, state, service, release, entries, title)
             publish(f"release-{service}", page, title)
-            with showing("in the registry, what is live"):
-                facts = {"name": name, "entry": str(entry.seq)}
-                environment.registry_block.mark(service, release, "champion", facts)
     return said

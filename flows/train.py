@@ -23,6 +23,7 @@ from prefect_mlops.flows._reporting import publish, run_name, say, showing, show
 from prefect_mlops.flows._rollout import show_lineage
 from prefect_mlops.tasks import Candidate, register_model
 from prefect_mlops.tasks import _taking as taking
+from prefect_mlops.tasks._showing import show_standing
 from prefect_mlops.tasks.announcing import announce
 from prefect_mlops.tasks.traffic import open_log
 
@@ -130,7 +131,7 @@ def registered(
     store, registry = environment.store_block, environment.registry_block
     release = store.put_release(candidate.release())
     with showing("in the registry, the candidate"):  # before the log has it, so that a run that dies here does it again
-        register_model(store, registry, recipe, candidate)
+        register_model(store, registry, candidate)
     entries = [taken, taking.release(log, taken, release, made.commit)]
     if (data := made.judged(release)) is not None:
         entries += filter(None, [log.append(lambda _: Draft(data, taken.services, reason=taken.reason))])
@@ -139,7 +140,7 @@ def registered(
     say(f"this is {name}, release {release}; to put it live, run promote-candidate")
     tag_run(tags(environment.name, recipe.name, "train", [name]))
     with showing("in the registry, what challenges"):
-        registry.mark(recipe.name, release, "challenger", {"name": name, "entry": str(entries[-1].seq)})
+        show_standing(registry, log, recipe.name)
     with showing("the candidate"):
         title = f"{name} is a candidate in {environment.name}"
         page = release_page(environment, state, recipe.name, release, entries, title)

@@ -17,10 +17,16 @@ from prefect_mlops.blocks.errors import Invalid
 from prefect_mlops.blocks.recipe import Recipe
 from prefect_mlops.blocks.store import Store
 from prefect_mlops.tasks import _tables
+from prefect_mlops.tasks._curves import Points, curves
 from prefect_mlops.tasks._holdout import parted
+from prefect_mlops.tasks._judging import Floats
+from prefect_mlops.tasks._limits import limited
 
 HELD_BY = "content"
 """How rows are held out; another rule will have another name, so that nobody takes its rows for unseen ones."""
+
+PICKLE = "model.pkl"
+"""What the model's file is called; MLflow calls it the same."""
 
 PROBES = 16
 """How many golden probes a release carries."""
@@ -37,6 +43,7 @@ class Learned:
     fields: list[dict[str, Any]]
     output: dict[str, Any]
     metrics: dict[str, float]
+    curves: dict[str, Points]
     probes: pd.DataFrame
     answers: list[list[float]]
     held: dict[str, Any]
@@ -83,26 +90,29 @@ def learn(function: Callable[[Any, dict[str, Any]], Any], recipe: Recipe, frame:
     model = fitted(function, recipe, training)
     features, truth = holdout.drop(columns=[recipe.target]), holdout[recipe.target]
     probes = features.head(PROBES).reset_index(drop=True)
+    given = answers(model, features)
     return Learned(
         model=model,
         fields=[_field(frame[name]) for name in features.columns],
         output=_output(model),
-        metrics=_metrics(model, features, truth),
+        metrics=_metrics(model, features, truth, given),
+        curves=curves(truth.to_numpy(), given, tuple(getattr(model, "classes_", ()))),
         probes=probes,
-        answers=answers(model, probes),
+        answers=answers(model, probes).tolist(),
         held={"by": HELD_BY, "seed": recipe.seed, "percent": recipe.holdout_percent, "rows": len(holdout)},
     )
 
 
 def fitted(function: Callable[[Any, dict[str, Any]], Any], recipe: Recipe, training: pd.DataFrame) -> Any:
-    """What the training function makes of `training`, with every random choice seeded.
+    """What the training function makes of `training`, with every random choice seeded, on the recipe's resources.
 
     Raises:
         Invalid: If that cannot predict.
     """
     random.seed(recipe.seed)
     np.random.seed(recipe.seed)
-    model = function(training, {**recipe.params, "seed": recipe.seed})
+    with limited(recipe.resources):
+        model = function(training, {**recipe.params, "seed": recipe.seed})
     if not hasattr(model, "predict"):
         raise Invalid(f"what {recipe.train} returns", "has a method predict", type(model).__name__)
     return model
@@ -138,26 +148,24 @@ def _output(model: Any) -> dict[str, Any]:
     return {"kind": "values", "names": ["prediction"]}
 
 
-def answers(model: Any, rows: pd.DataFrame) -> list[list[float]]:
+def answers(model: Any, rows: pd.DataFrame) -> Floats:
     """What the model answers for each row, as its server does: the classes' probabilities, or the one value."""
     given = model.predict_proba(rows) if hasattr(model, "predict_proba") else model.predict(rows)
     table = np.asarray(given, dtype=float)
-    return (table if table.ndim == 2 else table[:, None]).tolist()
+    return table if table.ndim == 2 else table[:, None]
 
 
-def _metrics(model: Any, features: pd.DataFrame, truth: pd.Series[Any]) -> dict[str, float]:
+def _metrics(model: Any, features: pd.DataFrame, truth: pd.Series[Any], given: Floats) -> dict[str, float]:
     from sklearn import metrics
 
     if not hasattr(model, "predict_proba"):
-        predicted = model.predict(features)
         return {
-            "mean_absolute_error": float(metrics.mean_absolute_error(truth, predicted)),
-            "r2": float(metrics.r2_score(truth, predicted)),
+            "mean_absolute_error": float(metrics.mean_absolute_error(truth, given)),
+            "r2": float(metrics.r2_score(truth, given)),
         }
     figures = {"accuracy": float(metrics.accuracy_score(truth, model.predict(features)))}
-    score = np.asarray(model.predict_proba(features), dtype=float)[:, -1]
-    if len(model.classes_) == 2 and truth.nunique() == 2 and np.isfinite(score).all():
-        figures["roc_auc"] = float(metrics.roc_auc_score(truth == model.classes_[1], score))
+    if len(model.classes_) == 2 and truth.nunique() == 2 and np.isfinite(given).all():
+        figures["roc_auc"] = float(metrics.roc_auc_score(truth == model.classes_[1], given[:, -1]))
     return figures
 
 
@@ -175,7 +183,7 @@ def write_model(learned: Learned, recipe: Recipe, folder: Path) -> None:
     if own:
         cloudpickle.register_pickle_by_value(module)
     try:
-        (folder / "model.pkl").write_bytes(cloudpickle.dumps(learned.model))
+        (folder / PICKLE).write_bytes(cloudpickle.dumps(learned.model))
     finally:
         if own:
             cloudpickle.unregister_pickle_by_value(module)
@@ -191,8 +199,9 @@ def probes_document(learned: Learned) -> bytes:
 
 
 def tests_document(learned: Learned) -> bytes:
-    """The figures on the hold-out; nothing was tested yet."""
-    document = {"format": 2, "holdout": learned.held, "metrics": learned.metrics, "verdicts": []}
+    """What was seen on the hold-out; nothing was tested yet."""
+    seen = {"holdout": learned.held, "metrics": learned.metrics, "curves": learned.curves}
+    document = {"format": 2, **seen, "champion": None, "verdicts": []}
     return json.dumps(document, sort_keys=True).encode()
 
 
@@ -200,7 +209,7 @@ def load_model(folder: Path) -> Any:
     """The model in a folder that a checkout has just verified."""
     import cloudpickle
 
-    return cloudpickle.loads((folder / "model.pkl").read_bytes())
+    return cloudpickle.loads((folder / PICKLE).read_bytes())
 
 
 def rows_of(frame: pd.DataFrame) -> list[list[Any]]:

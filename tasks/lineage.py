@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from prefect_mlops.blocks import Entry, Store
 from prefect_mlops.blocks.commit import Commit
@@ -50,14 +48,3 @@ def lineage_of(store: Store, entries: Iterable[Entry], release: str) -> Lineage:
     if data.extractor is None or data.extractor.name != EXTRACTOR:
         return Lineage(released, released.body.commit, data)
     return Lineage(released, released.body.commit, data, data.parents[0], store.commit_at(data.parents[0]))
-
-
-def facts_in(store: Store, snapshot: str, path: str) -> dict[str, Any]:
-    """What a JSON file of a snapshot says; nothing where there is no such file.
-
-    Raises:
-        ObjectMissing, ObjectDamaged: If the snapshot is not whole.
-    """
-    digests = {file.path: file.digest for file in store.snapshot(snapshot).files}
-    facts = json.loads(store.get(digests[path])) if path in digests else {}
-    return {name: value for name, value in facts.items() if name != "format"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any, ClassVar
 
-import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from pydantic import Field
@@ -17,7 +16,7 @@ from prefect_mlops.blocks.errors import Invalid, TestsNotPassed
 from prefect_mlops.blocks.model_tests import ModelTest
 from prefect_mlops.tasks import _learning
 from prefect_mlops.tasks._holdout import parted
-from prefect_mlops.tasks._judges import Case, Finding, Scored, judged
+from prefect_mlops.tasks._judges import Case, Finding, judged
 from prefect_mlops.tasks._scratch import scratch_folder
 from prefect_mlops.tasks.training import Candidate
 
@@ -133,34 +132,5 @@ def _evidence(measured: dict[str, Any], case: Case, found: list[tuple[ModelTest,
             }
             for test, finding in found
         ],
-        "curves": _curves(case),
     }
     return json.dumps(document, sort_keys=True).encode()
-
-
-def _curves(case: Case) -> dict[str, list[list[float]]]:
-    """Points of curves on the hold-out, for those who look at them: ROC, and calibration in tenths."""
-    from sklearn.metrics import roc_curve
-
-    try:
-        scored = case.scored
-        scored.figure("roc_auc")
-    except Exception:  # noqa: BLE001  # a model that cannot be asked, or has no such curve; its verdicts say so
-        return {}
-    positive = scored.truth == scored.classes[1]
-    rising = np.array(roc_curve(positive, scored.scores)[:2])
-    points = rising[:, np.unique(np.linspace(0, rising.shape[1] - 1, 60).astype(int))]
-    return {"roc": points.T.round(4).tolist(), "calibration": _calibration(positive, scored)}
-
-
-def _calibration(positive: np.ndarray[tuple[int], np.dtype[np.bool_]], scored: Scored) -> list[list[float]]:
-    """In each tenth of the scores that has rows: the mean score, the share of positive rows, and how many rows."""
-    tenth = np.minimum((scored.scores * 10).astype(int), 9)
-    return [
-        [
-            round(float(scored.scores[tenth == at].mean()), 4),
-            round(float(positive[tenth == at].mean()), 4),
-            int((tenth == at).sum()),
-        ]
-        for at in np.unique(tenth)
-    ]

@@ -16,7 +16,8 @@ from prefect_mlops.blocks.entry import Asked
 from prefect_mlops.blocks.errors import MlopsError
 from prefect_mlops.blocks.records import Record, records_of
 from prefect_mlops.blocks.state import fold
-from prefect_mlops.tasks.lineage import facts_in, lineage_of
+from prefect_mlops.tasks._runtime import CODE, ORIGIN, PYTHON, facts_of
+from prefect_mlops.tasks.lineage import lineage_of
 
 
 class NotRecorded(MlopsError):
@@ -53,9 +54,7 @@ class Trace(Value):
     rows: int | None = Field(description="How many rows the commit has; None where that is not known.")
     raw_commit: str | None = Field(description="The commit as it came in, where validation set rows of it aside.")
     raw_rows: int | None = Field(description="How many rows that one has.")
-    code: dict[str, Any] = Field(
-        description="The training function, its commit where git knew, and the digest of its source."
-    )
+    code: dict[str, Any] = Field(description="The recipe, its commit where git knew, and the digests of the source.")
     runtime: dict[str, Any] = Field(description="Python and the digest of the list of installed packages.")
     metrics: dict[str, float] = Field(description="Figures on the hold-out.")
 
@@ -103,11 +102,8 @@ def _traced(environment: Environment, request_id: str, answer: Record, records: 
         rows=origin.data.rows if origin.data else None,
         raw_commit=origin.raw_commit,
         raw_rows=origin.raw.rows if origin.raw else None,
-        code={**facts_in(store, document.code, "code.json"), "files": {f.path: f.digest for f in code.files}},
-        runtime={
-            **facts_in(store, document.runtime, "python.json"),
-            "files": {f.path: f.digest for f in runtime.files},
-        },
+        code={**facts_of(store, document.code, CODE, ORIGIN), "files": {f.path: f.digest for f in code.files}},
+        runtime={**facts_of(store, document.runtime, PYTHON), "files": {f.path: f.digest for f in runtime.files}},
         metrics=json.loads(store.get(document.tests))["metrics"],
     )
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_run_logger
 from pydantic import Field
 
 from prefect_mlops.blocks import Digest, Label, ModelRegistry, Recipe, Release, Store
 from prefect_mlops.blocks._canonical import Value
 from prefect_mlops.blocks.errors import is_transient
 from prefect_mlops.tasks import _learning, _runtime
+from prefect_mlops.tasks._limits import shortages
 from prefect_mlops.tasks._scratch import scratch_folder
+from prefect_mlops.tasks._showing import show_release
 
 
 class Candidate(Value):
@@ -43,6 +49,8 @@ def train_model(store: Store, recipe: Recipe, data: str) -> Candidate:
     Which rows are held out is decided by their content and the recipe's seed. Golden probes are taken from
     them: rows with the answers that the model gives here, which it must give again wherever it is served.
 
+    It computes on as many CPUs as `recipe.resources` says; what the machine does not have of them is logged.
+
     Args:
         store: Holds the data, and gets the model, the code and the description of the runtime.
         recipe: What to train.
@@ -56,6 +64,8 @@ def train_model(store: Store, recipe: Recipe, data: str) -> Candidate:
         ObjectMissing, ObjectDamaged: If the snapshot is not whole.
     """
     function = recipe.training_function()
+    for shortage in shortages(recipe.resources):
+        _warn(shortage)
     with scratch_folder() as scratch:
         frame = _learning.read(store, recipe, data, scratch / "data")
         learned = _learning.learn(function, recipe, frame)
@@ -74,6 +84,13 @@ def train_model(store: Store, recipe: Recipe, data: str) -> Candidate:
         )
 
 
+def _warn(sentence: str) -> None:
+    try:
+        get_run_logger().warning(sentence)
+    except MissingContextError:  # called outside of a run
+        logging.getLogger("prefect_mlops").warning(sentence)
+
+
 @task(
     name="register-model",
     task_run_name="register {candidate.service}",
@@ -83,14 +100,15 @@ def train_model(store: Store, recipe: Recipe, data: str) -> Candidate:
     retry_delay_seconds=1,
     retry_condition_fn=is_transient,
 )
-def register_model(store: Store, registry: ModelRegistry, recipe: Recipe, candidate: Candidate) -> str:
+def register_model(store: Store, registry: ModelRegistry, candidate: Candidate) -> str:
     """Make a release of a candidate: keep its document in the store, and show it in the registry.
+
+    Whatever the registry shows follows from the store: `prefect-mlops registry` shows it again from nothing.
 
     Args:
         store: Gets the release document.
-        registry: Shows the model, its parameters, figures and digests to people.
-        recipe: What was trained.
-        candidate: What came of it.
+        registry: Shows the model, its parameters, figures, plots, code and digests to people.
+        candidate: What came of a training.
 
     Returns:
         The digest of the release document; the same for the same candidate.
@@ -98,19 +116,6 @@ def register_model(store: Store, registry: ModelRegistry, recipe: Recipe, candid
     Raises:
         ObjectMissing, ObjectDamaged: If something that it names is not whole.
     """
-    document = candidate.release()
-    release = store.put_release(document)
-    with scratch_folder() as scratch:
-        folder = scratch / "model"
-        store.checkout(candidate.model, folder)
-        registry.record(
-            candidate.service,
-            _learning.load_model(folder),
-            release=release,
-            params={**{name: str(value) for name, value in recipe.params.items()}, "seed": str(recipe.seed)},
-            metrics=candidate.metrics,
-            tags={name: getattr(document, name) for name in ("data", "code", "runtime", "model")},
-            requirements=_runtime.requirements(recipe),
-            signature=folder / "signature.json",
-        )
+    release = store.put_release(candidate.release())
+    show_release(store, registry, release)
     return release

@@ -1,4 +1,4 @@
-"""`rollback` and `reconcile`: as flows while our Prefect server answers, and without it while it does not."""
+"""`rollback`, `reconcile`, as flows while our Prefect server answers, else without it; and `registry`, without it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from prefect_mlops.blocks import Entry, Environment
 from prefect_mlops.blocks.entry import Asked, Seen
 from prefect_mlops.blocks.errors import Invalid, MlopsError
 from prefect_mlops.blocks.writer import process_mark
-from prefect_mlops.deployments.cli._output import Answer, say
+from prefect_mlops.deployments.cli._output import Answer, fields, say
 from prefect_mlops.deployments.local.place import NAME, Place
 from prefect_mlops.flows.reconcile import reconcile, reconcile_serving
 from prefect_mlops.flows.rollback import roll_back, rollback_release
 from prefect_mlops.tasks import shift_traffic
 from prefect_mlops.tasks._moving import take_over
+from prefect_mlops.tasks._showing import show_all
 from prefect_mlops.tasks.traffic import open_log
 
 
@@ -115,6 +116,24 @@ def reconciled(place: Place, name: str, *, at_once: bool) -> Answer:
     done = done if done is not None else reconcile(environment, at_once=at_once, shift=shift_traffic.fn)
     page = "\n".join(f"{service}: {what}" for service, what in done.items()) or "there is nothing to reconcile"
     return Answer({"environment": name, "services": done}, page)
+
+
+def registry_filled(place: Place, name: str) -> Answer:
+    """Show what store and log have in the registry, and say under which versions.
+
+    Raises:
+        ObjectMissing, ObjectDamaged: If something that a release names is not whole.
+    """
+    environment = place.environment(name)
+    shown = show_all(environment)
+    uri = environment.registry_block.tracking_uri
+    lines = [f"{service}: {_versions(versions)}" for service, versions in shown.items()]
+    page = "\n".join([*(lines or [f"nothing was released to {name} yet"]), *fields([("MLflow", uri)])])
+    return Answer({"environment": name, "tracking_uri": uri, "services": shown}, page)
+
+
+def _versions(shown: dict[str, int]) -> str:
+    return ", ".join(f"{release} as version {version}" for release, version in shown.items())
 
 
 def served_again(place: Place) -> Answer:

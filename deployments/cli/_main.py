@@ -182,6 +182,18 @@ def reconcile(
 
 
 @app.command()
+def registry(context: typer.Context, json: Json = False) -> None:
+    """Show every release in the registry, from store and log alone; fills one that was lost. Safe at any time."""
+
+    def fill(place: Place) -> Answer:
+        from prefect_mlops.deployments.cli._acting import registry_filled
+
+        return registry_filled(place, context.obj.environment)
+
+    _run(context, fill, as_json=json)
+
+
+@app.command()
 def stop(context: typer.Context, json: Json = False) -> None:
     """Stop every program of the local place; everything that was recorded stays."""
 

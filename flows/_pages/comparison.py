@@ -9,9 +9,10 @@ from prefect_mlops.blocks import Store
 from prefect_mlops.blocks.entry import Judged
 from prefect_mlops.blocks.state import Service
 from prefect_mlops.flows._pages.markdown import plain, table
-from prefect_mlops.flows._pages.plots import BAD, GOOD, UNDECIDED, side_by_side
+from prefect_mlops.flows._pages.plots import side_by_side
 from prefect_mlops.tasks import Comparison
 from prefect_mlops.tasks._agreement import wilson
+from prefect_mlops.tasks._plots import BAD, GOOD, UNDECIDED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,7 +13,8 @@ from prefect_mlops.blocks.entry import Asked, Waiver
 from prefect_mlops.blocks.split import Arm
 from prefect_mlops.blocks.state import Service, fold
 from prefect_mlops.flows._pages.markdown import plain, table
-from prefect_mlops.tasks.lineage import Lineage, facts_in, lineage_of
+from prefect_mlops.tasks._runtime import CODE, ORIGIN, PYTHON, facts_of
+from prefect_mlops.tasks.lineage import Lineage, lineage_of
 
 CELL = 44
 """Characters of a cell; one of the two user interfaces breaks no lines in a table, and cuts off what is too wide."""
@@ -128,8 +129,8 @@ def _rows(commit: Commit) -> str:
 def _made(store: Store, entries: list[Entry], known: Service, lineage: Lineage, release: str) -> Iterator[Step]:
     """Code, software, model, tests, and the release that names them all."""
     document = store.release(release)
-    code = facts_in(store, document.code, "code.json")
-    runtime = facts_in(store, document.runtime, "python.json")
+    code = facts_of(store, document.code, CODE, ORIGIN)
+    runtime = facts_of(store, document.runtime, PYTHON)
     measured = json.loads(store.get(document.tests))
     commit = f" at {code['commit'][:8]}{', changed' * bool(code.get('changed'))}" if code.get("commit") else ""
     figures = ", ".join(f"{name} {value:.4f}" for name, value in measured["metrics"].items())

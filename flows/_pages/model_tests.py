@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from prefect_mlops.blocks import Store
 from prefect_mlops.flows._pages.markdown import plain, section, table
-from prefect_mlops.flows._pages.plots import BAD, GOOD, UNDECIDED, Drawing, side_by_side
+from prefect_mlops.flows._pages.plots import side_by_side
 from prefect_mlops.tasks import Tested, Verdict
+from prefect_mlops.tasks._plots import BAD, GOOD, UNDECIDED, Drawing, drawings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,10 +67,8 @@ def _found(verdict: Verdict) -> str:
 def _picture(evidence: dict[str, Any]) -> str:
     """All plots that the evidence has points for, side by side, as one image."""
     compared = [verdict for verdict in evidence["verdicts"] if verdict["difference"]]
-    curves = evidence["curves"]
     plots: list[Drawing] = [partial(_draw_differences, compared)] if compared else []
-    plots += [partial(_draw_roc, curves["roc"]), partial(_draw_calibration, curves["calibration"])] if curves else []
-    return side_by_side("how it compares", plots)
+    return side_by_side("how it compares", [*plots, *drawings(evidence["curves"]).values()])
 
 
 def _draw_differences(compared: list[dict[str, Any]], ax: Axes) -> None:
@@ -89,19 +88,3 @@ def _draw_differences(compared: list[dict[str, Any]], ax: Axes) -> None:
     ax.set_ylim(-0.6, len(compared) - 0.4)
     ax.set_xlabel("how much better, 95 % interval; bar: worst allowed")
     ax.set_title("Beside other models")
-
-
-def _draw_roc(points: list[list[float]], ax: Axes) -> None:
-    ax.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
-    ax.plot(*zip(*points, strict=True), color=_COLOURS["passed"])
-    ax.set_xlabel("false positive rate")
-    ax.set_ylabel("true positive rate")
-    ax.set_title("ROC curve")
-
-
-def _draw_calibration(points: list[list[float]], ax: Axes) -> None:
-    ax.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
-    ax.plot(*list(zip(*points, strict=True))[:2], "o-", color=_COLOURS["passed"])
-    ax.set_xlabel("mean score of a tenth")
-    ax.set_ylabel("share that is positive")
-    ax.set_title("Calibration")

@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 import base64
-import io
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-GOOD, BAD, UNDECIDED = "#2a7d4f", "#b3261e", "#a06a00"
-"""Colours that are told apart by who cannot tell red from green, too."""
-
-Drawing = Callable[["Axes"], None]
+from prefect_mlops.tasks._plots import Drawing, image
 
 
 def side_by_side(title: str, drawings: Sequence[Drawing], *, inches: float = 4.2) -> str:
@@ -26,14 +18,4 @@ def side_by_side(title: str, drawings: Sequence[Drawing], *, inches: float = 4.2
     """
     if not drawings:
         return ""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(inches * len(drawings), 3.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    for draw, axes in zip(drawings, figure.subplots(1, len(drawings), squeeze=False)[0], strict=True):
-        draw(axes)
-        axes.spines[["top", "right"]].set_visible(False)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=90)
-    return f"![{title}](data:image/png;base64,{base64.b64encode(file.getvalue()).decode()})"
+    return f"![{title}](data:image/png;base64,{base64.b64encode(image(drawings, inches=inches)).decode()})"

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from prefect_mlops.blocks import Recipe, Release
+from prefect_mlops.blocks import Release
 from prefect_mlops.blocks.model_tests import BeatsBaseline, BeatsChampion, Metric
 from prefect_mlops.tasks import _learning
 from prefect_mlops.tasks._holdout import parted, row_hashes
 from prefect_mlops.tasks._judges.case import LEAST_ROWS, Case, Finding, Scored
+from prefect_mlops.tasks._runtime import recipe_of
 from prefect_mlops.tasks._scratch import scratch_folder
 
 MOST_CATEGORIES = 50
@@ -41,8 +42,7 @@ def _seen(case: Case, release: Release, scratch: Path) -> np.ndarray[Any, np.dty
 
     Of a champion that does not say how its rows were held out, all count as seen.
     """
-    code = {file.path: file.digest for file in case.store.snapshot(release.code).files}
-    recipe = Recipe.model_validate(json.loads(case.store.get(code["code.json"]))["recipe"])
+    recipe = recipe_of(case.store, release.code)
     frame = _learning.read(case.store, recipe, release.data, scratch / "data")
     held = json.loads(case.store.get(release.tests)).get("holdout", {})
     seen = parted(frame, recipe).training if held.get("by") == _learning.HELD_BY else frame

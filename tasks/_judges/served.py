@@ -31,9 +31,8 @@ def answers(test: Answers, case: Case) -> Finding:
         return Finding("failed", str(error))
     rows = case.features.isna().any(axis=1).sort_values(ascending=False, kind="stable").index[: test.rows]
     asked = case.features.loc[rows]  # those with something missing first
-    wrong = next(
-        _wrong(server, list(map(str, asked)), _learning.rows_of(asked), _learning.answers(case.model, asked)), ""
-    )
+    expected = _learning.answers(case.model, asked).tolist()
+    wrong = next(_wrong(server, list(map(str, asked)), _learning.rows_of(asked), expected), "")
     detail = wrong or f"{len(rows)} rows are answered, the same again, alone, and with the columns in another order"
     return Finding("failed" if wrong else "passed", detail)
 

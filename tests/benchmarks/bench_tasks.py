@@ -101,7 +101,7 @@ class _Rounds:
 
         def register() -> None:
             assert self.candidate is not None
-            register_model(self.store, self.registry, RECIPE, self.candidate)
+            register_model(self.store, self.registry, self.candidate)
 
         def register_bare() -> None:
             assert self.trained is not None

@@ -71,6 +71,8 @@ def test_defaults_and_choices_are_kept(place: Place) -> None:
     assert form(place, "rollback_release")["required"] == form(place, "promote_candidate")["required"] == ["service"]
     recipe = form(place, "release_model")["definitions"]["Recipe"]["properties"]
     assert (recipe["holdout_percent"]["minimum"], recipe["holdout_percent"]["maximum"]) == (1, 90)
+    resources = form(place, "release_model")["definitions"]["StepResources"]["properties"]
+    assert {name: one["minimum"] for name, one in resources.items()} == {"cpus": 0, "memory_mib": 0, "gpus": 0}
     assert deployment(place, "release_model")["parameters"]["recipe"]["name"] == "credit"
 
 

@@ -28,6 +28,8 @@ from prefect_mlops.deployments.local.place import Place
 from prefect_mlops.flows import reconcile_serving, release_model, rollback_release
 from prefect_mlops.flows.creditco import RECIPE, TARGET, census
 from prefect_mlops.tasks import Comparison, shift_traffic, trace_prediction
+from prefect_mlops.tasks._showing import show_all
+from tests.registries import everything, new_registry
 
 NAME = "flows"
 SERVICE = "wages"
@@ -345,3 +347,23 @@ def test_reconcile_finds_nothing_to_do_and_the_log_verifies(environment: Environ
     assert "not known to the log" in done["credit"]
     assert verify(environment.log()).faults == []
     assert isinstance(environment.target, LocalServing)
+
+
+def test_what_reconcile_finds_changed_it_shows(environment: Environment) -> None:
+    known = environment.log().state().service(SERVICE)
+    other, before = next(iter(known.numbers)), known.split.releases[0]
+    brief = environment.model_copy(update={"warm_minutes": 0})
+    shift_traffic.fn(brief, SERVICE, Split.of(other, warm=[before]), reason="by a flow that shows nothing")
+    client = environment.registry_block.client()
+    assert client.get_model_version_by_alias(SERVICE, "champion").tags["release"] == before
+    assert "warm time is over" in reconcile_serving(environment=NAME)[SERVICE]
+    assert client.get_model_version_by_alias(SERVICE, "champion").tags["release"] == other
+
+
+def test_the_registry_shows_what_follows_from_store_and_log(environment: Environment, tmp_path: Path) -> None:
+    """Whatever these flows did, stopped, waived and rolled back: an empty registry is filled to show the same."""
+    shown, again = environment.registry_block, new_registry(tmp_path / "again")
+    other = environment.model_copy()
+    other.use(environment.store_block, environment.target, again)
+    show_all(other)
+    assert everything(again, SERVICE) == everything(shown, SERVICE)

@@ -164,11 +164,11 @@ def test_a_model_loads_where_the_team_s_own_module_is_not_installed(
 def test_a_release_is_shown_once_and_mlflow_can_load_it(store: Store, tmp_path: Path) -> None:
     registry = ModelRegistry(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db", artifacts=str(tmp_path / "artifacts"))
     candidate = train(store, write(FRAME, tmp_path / "a.csv"))
-    release = register_model.fn(store, registry, RECIPE, candidate)
-    assert register_model.fn(store, registry, RECIPE, candidate) == release
+    release = register_model.fn(store, registry, candidate)
+    assert register_model.fn(store, registry, candidate) == release
     assert store.release(release) == candidate.release()
     assert registry.version_of("credit", release) == 1
-    registry.mark("credit", release, "champion", {"name": "credit-v1"})
+    registry.mark("credit", {release: {"name": "credit-v1"}}, {"champion": release})
     version = registry.client().get_model_version_by_alias("credit", "champion")
     assert (version.tags["release"], version.tags["data"]) == (release, candidate.data)
 

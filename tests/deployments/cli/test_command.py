@@ -18,7 +18,7 @@ from prefect_mlops.deployments.cli import _exits
 from prefect_mlops.deployments.local.place import Place
 from tests.places import run, say, start
 
-COMMANDS = ("up", "demo", "status", "releases", "trace", "verify", "rollback", "reconcile", "stop")
+COMMANDS = ("up", "demo", "status", "releases", "trace", "verify", "rollback", "reconcile", "registry", "stop")
 
 
 def test_help_names_every_command_and_is_fast(tmp_path: Path) -> None:
@@ -38,7 +38,8 @@ def test_every_command_explains_itself(tmp_path: Path, command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("status",), ("releases",), ("trace", "x"), ("verify",), ("rollback", "credit"), ("reconcile",)]
+    "words",
+    [("status",), ("releases",), ("trace", "x"), ("verify",), ("rollback", "credit"), ("reconcile",), ("registry",)],
 )
 def test_without_a_place_there_is_one_sentence_and_nothing_is_made(tmp_path: Path, words: tuple[str, ...]) -> None:
     home = tmp_path / "none"

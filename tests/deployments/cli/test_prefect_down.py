@@ -196,3 +196,16 @@ def test_after_stop_status_says_that_it_was_stopped_and_reconcile_brings_it_back
     assert say(bare_place.home, "reconcile").code == 0
     said = say(bare_place.home, "status", "--json")
     assert (said.code, said.document["stopped"]) == (0, False)
+
+
+def test_the_registry_is_filled_from_store_and_log(bare_place: Place) -> None:
+    """Nobody has shown these releases in MLflow yet."""
+    for _ in range(2):
+        said = say(bare_place.home, "registry", "--json")
+        assert said.code == 0, said
+        assert said.document["services"] == {SERVICE: {"credit-v1": 1, "credit-v2": 2}}
+    client = bare_place.registry.client()
+    champion = client.get_model_version_by_alias(SERVICE, "champion")
+    assert champion.tags["name"] == "credit-v2"
+    assert "the registry of credit" in say(bare_place.home, "verify", "--json").document["anchors"]
+    assert "credit-v1 as version 1" in say(bare_place.home, "registry").out
