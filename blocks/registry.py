@@ -56,8 +56,6 @@ class ModelRegistry(Block):
     ) -> int:
         """Show a trained model, and return the version it is shown under.
 
-        A release that is shown already is not shown twice.
-
         Args:
             service: Name of the registered model.
             model: The pickled model, whose very bytes are shown; pickled anew, it might have others.
@@ -73,8 +71,6 @@ class ModelRegistry(Block):
         import mlflow.sklearn as flavor
 
         logging.getLogger("mlflow").setLevel(logging.ERROR)
-        if (version := self.version_of(service, release)) is not None:
-            return version
         client = self.client()
         tags = {"release": release, **tags}
         run = client.create_run(self._experiment_id(), run_name=f"{service} {release[7:15]}", tags=tags).info.run_id

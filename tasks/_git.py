@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+_LISTED = ("--porcelain=v2", "-z", "--untracked-files=all", "--ignored=matching", "--no-renames")
 _PLAIN = ("--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--src-prefix=a/", "--dst-prefix=b/", "-U3")
 """A diff that no setting of the user changes."""
 
@@ -34,18 +35,20 @@ def origin(files: Iterable[Path]) -> Origin | None:
     try:
         top, commit = _git(paths[0].parent, "rev-parse", "--show-toplevel", "HEAD").splitlines()
         inside = [str(path.relative_to(top)) for path in paths if path.is_relative_to(top)]
-        tracked, untracked = (
-            sorted(filter(None, _git(Path(top), "ls-files", "-z", *which, "--", *inside).split("\0")))
-            for which in ((), ("--others", "--exclude-standard"))
-        )
+        found = _git(Path(top), "status", *_LISTED, "--", *inside).split("\0")
+        untracked, ignored = (sorted(one[2:] for one in found if one.startswith(mark)) for mark in ("? ", "! "))
+        folders = tuple(one for one in ignored if one.endswith("/"))  # all that is in them is ignored, too
+        tracked = sorted(one for one in {*inside} - {*untracked, *ignored} if not one.startswith(folders))
         if not tracked and not untracked:
             return None
-        return Origin(commit, untracked, _git(Path(top), "diff", *_PLAIN, "HEAD", "--", *tracked) if tracked else "")
+        is_changed = any(one.startswith(("1 ", "2 ", "u ")) for one in found)
+        diff = _git(Path(top), "diff", *_PLAIN, "HEAD", "--", *tracked) if is_changed else ""
+        return Origin(commit, untracked, diff)
     except (OSError, ValueError, IndexError, subprocess.SubprocessError):
         return None
 
 
 def _git(folder: Path, *words: str) -> str:
-    command = ["git", "--literal-pathspecs", "-c", "core.quotePath=false", *words]
+    command = ["git", "--no-optional-locks", "--literal-pathspecs", "-c", "core.quotePath=false", *words]
     done = subprocess.run(command, cwd=folder, capture_output=True, timeout=10, check=True)
     return done.stdout.decode(errors="replace")

@@ -17,7 +17,6 @@ from prefect_mlops.blocks._functions import function_named
 from prefect_mlops.blocks.errors import Invalid
 from prefect_mlops.blocks.model_tests import Custom
 from prefect_mlops.blocks.recipe import Recipe
-from prefect_mlops.blocks.release import Snapshot
 from prefect_mlops.blocks.store import Store
 from prefect_mlops.tasks._git import origin
 from prefect_mlops.tasks._secrets import blanked, is_named_like_a_secret
@@ -27,20 +26,20 @@ _BASE = ("scikit-learn", "pandas", "numpy", "cloudpickle")
 CODE, ORIGIN, CHANGES, PYTHON, NEEDED = "code.json", "git.json", "changes.diff", "python.json", "requirements.txt"
 
 
-def keep_code(store: Store, recipe: Recipe, folder: Path) -> Snapshot:
-    """Keep the recipe, the source of its functions and of what they import from their project, and where git has it."""
+def write_code(recipe: Recipe, folder: Path) -> None:
+    """Write down the recipe, the source of its functions and of what they import from their project, and its commit."""
     functions = [recipe.train, *(test.function for test in recipe.model_tests() if isinstance(test, Custom))]
-    return _keep(store, functions, {"train": recipe.train, "recipe": recipe.model_dump(mode="json")}, folder)
+    _write(functions, {"train": recipe.train, "recipe": recipe.model_dump(mode="json")}, folder)
 
 
-def keep_extractor(store: Store, function: str, folder: Path) -> Snapshot:
-    """Keep the source of the extractor `function` in the same way.
+def write_extractor(function: str, folder: Path) -> None:
+    """Write down the source of the extractor `function` in the same way.
 
     Raises:
         Invalid: If there is no such function.
     """
     function_named(function, "extractor")
-    return _keep(store, [function], {"extractor": function}, folder)
+    _write([function], {"extractor": function}, folder)
 
 
 def recipe_of(store: Store, code: str) -> Recipe:
@@ -69,7 +68,7 @@ def is_same_code(store: Store, one: str, other: str) -> bool:
     return {*differing.added, *differing.removed, *differing.changed} <= {ORIGIN, CHANGES}
 
 
-def _keep(store: Store, functions: Iterable[str], facts: dict[str, object], folder: Path) -> Snapshot:
+def _write(functions: Iterable[str], facts: dict[str, object], folder: Path) -> None:
     files = source_files(_modules(functions))
     left_out = [path for path in files if is_named_like_a_secret(path)]
     kept = {path: file for path, file in files.items() if path not in left_out}
@@ -78,7 +77,6 @@ def _keep(store: Store, functions: Iterable[str], facts: dict[str, object], fold
     secrets = {"left_out": left_out, "blanked": {path: lines for path, lines in places.items() if lines}}
     _write_json(folder / CODE, {"format": 2, **facts, **secrets})
     _write_origin(kept.values(), folder)
-    return store.add(folder)
 
 
 def _modules(functions: Iterable[str]) -> Iterable[ModuleType]:
@@ -115,8 +113,8 @@ def _write_json(path: Path, facts: dict[str, object]) -> None:
     path.write_text(json.dumps(facts, indent=1, sort_keys=True))
 
 
-def keep_runtime(store: Store, recipe: Recipe, folder: Path) -> Snapshot:
-    """Keep the versions of everything that is installed, and of Python."""
+def write_runtime(recipe: Recipe, folder: Path) -> None:
+    """Write down the versions of everything that is installed, and of Python."""
     folder.mkdir(parents=True)
     (folder / "installed.txt").write_text("\n".join(sorted(_installed().values())) + "\n")
     (folder / NEEDED).write_text("\n".join(requirements(recipe)) + "\n")
@@ -127,7 +125,6 @@ def keep_runtime(store: Store, recipe: Recipe, folder: Path) -> Snapshot:
         "system": platform.system(),
     }
     _write_json(folder / PYTHON, facts)
-    return store.add(folder)
 
 
 def _installed() -> dict[str, str]:

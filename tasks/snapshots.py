@@ -75,7 +75,10 @@ def snapshot_data(
             path, source = Path(data), source or str(data)
         snapshot = store.pack(path)
         columns, rows = _tables.shape(path)
-        code = _runtime.keep_extractor(store, extractor, scratch / "code").id if extractor else None
+        code = None
+        if extractor:
+            _runtime.write_extractor(extractor, scratch / "code")
+            code = store.add(scratch / "code").id
     before = onto.tip()
     _, commit = onto.commit(
         snapshot,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -66,17 +67,22 @@ def train_model(store: Store, recipe: Recipe, data: str) -> Candidate:
     function = recipe.training_function()
     for shortage in shortages(recipe.resources):
         _warn(shortage)
-    with scratch_folder() as scratch:
+    with scratch_folder() as scratch, ThreadPoolExecutor() as beside:
+        written = [
+            beside.submit(write, recipe, scratch / name)
+            for name, write in (("code", _runtime.write_code), ("runtime", _runtime.write_runtime))
+        ]
         frame = _learning.read(store, recipe, data, scratch / "data")
         learned = _learning.learn(function, recipe, frame)
-        folder = scratch / "model"
-        _learning.write_model(learned, recipe, folder)
+        _learning.write_model(learned, recipe, scratch / "model")
+        for one in written:
+            one.result()
+        parts = ("code", "runtime", "model")
+        kept = dict(zip(parts, beside.map(lambda part: store.add(scratch / part).id, parts), strict=True))
         return Candidate(
             service=recipe.name,
             data=data,
-            code=_runtime.keep_code(store, recipe, scratch / "code").id,
-            runtime=_runtime.keep_runtime(store, recipe, scratch / "runtime").id,
-            model=store.add(folder).id,
+            **kept,
             tests=store.put(_learning.tests_document(learned)),
             probes=store.put(_learning.probes_document(learned)),
             metrics=learned.metrics,

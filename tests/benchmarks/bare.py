@@ -23,6 +23,7 @@ from prefect import task
 
 from prefect_mlops.blocks._canonical import digest
 from prefect_mlops.blocks.release import File, Snapshot
+from prefect_mlops.flows import creditco
 from prefect_mlops.flows.creditco import RECIPE, TARGET, train
 from prefect_mlops.tasks import _learning
 from prefect_mlops.tasks._runtime import requirements
@@ -150,10 +151,14 @@ def _signal(rows: pd.DataFrame) -> float:
 
 @task(persist_result=False)
 def registration(tracking_uri: str, artifacts: str, trained: Trained) -> None:
-    """Show a model in MLflow."""
+    """Show a model in MLflow, with its curves."""
     import mlflow
     import mlflow.sklearn as flavor
+    from matplotlib import pyplot as plt
+    from sklearn.calibration import CalibrationDisplay
+    from sklearn.metrics import RocCurveDisplay
 
+    plt.switch_backend("agg")
     mlflow.set_tracking_uri(tracking_uri)
     if mlflow.get_experiment_by_name("bare") is None:
         mlflow.create_experiment("bare", artifacts)
@@ -162,6 +167,11 @@ def registration(tracking_uri: str, artifacts: str, trained: Trained) -> None:
         mlflow.log_params({name: str(value) for name, value in RECIPE.params.items()})
         mlflow.log_metrics(trained.learned.metrics)
         mlflow.log_artifact(str(trained.folder / "signature.json"))
+        mlflow.log_artifact(creditco.__file__)
+        mlflow.log_text("\n".join(requirements(RECIPE)), "requirements.txt")
+        truth, scores = trained.held[TARGET] == ">50K", trained.learned.model.predict_proba(trained.held)[:, 1]
+        for name, display in (("roc", RocCurveDisplay), ("calibration", CalibrationDisplay)):
+            mlflow.log_figure(display.from_predictions(truth, scores).figure_, f"{name}.png")
         flavor.log_model(
             trained.learned.model,
             name="model",
@@ -169,6 +179,7 @@ def registration(tracking_uri: str, artifacts: str, trained: Trained) -> None:
             pip_requirements=requirements(RECIPE),
             registered_model_name="bare",
         )
+    plt.close("all")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from prefect_mlops.blocks import Custom, Recipe, Store
-from prefect_mlops.tasks._runtime import facts_of, is_same_code, keep_code, keep_runtime
+from prefect_mlops.tasks._runtime import facts_of, is_same_code, write_code, write_runtime
 from prefect_mlops.tasks._secrets import blanked
 
 RECIPE = Recipe(name="credit", train="our_team.credit:train", target="y", tests=[Custom("our_checks:holds")])
@@ -67,7 +67,8 @@ def commit(root: Path) -> str:
 
 def keep(store: Store, tmp_path: Path, recipe: Recipe = RECIPE) -> str:
     folder = tmp_path / f"code-{len(list(tmp_path.iterdir()))}"
-    return keep_code(store, recipe, folder).id
+    write_code(recipe, folder)
+    return store.add(folder).id
 
 
 def files(store: Store, snapshot: str) -> dict[str, str]:
@@ -217,8 +218,8 @@ def test_the_runtime_names_what_is_installed_by_version_or_commit(
     (info / "direct_url.json").write_text(json.dumps(direct))
     monkeypatch.syspath_prepend(tmp_path / "site")
     recipe = Recipe(name="credit", train="a:b", target="y")
-    runtime = keep_runtime(store, recipe, tmp_path / "runtime")
-    installed = files(store, runtime.id)["installed.txt"].splitlines()
+    write_runtime(recipe, tmp_path / "runtime")
+    installed = (tmp_path / "runtime" / "installed.txt").read_text().splitlines()
     assert f"theirs @ git+https://example.org/theirs.git@{'a' * 40}" in installed
     assert any(line.startswith("scikit-learn==") for line in installed)
     assert str(tmp_path) not in "".join(installed)
