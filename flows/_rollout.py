@@ -12,7 +12,7 @@ from pydantic import Field
 
 from prefect_mlops.blocks import Actor, Entry, Environment, ReleaseLog, Split
 from prefect_mlops.blocks._canonical import canonical
-from prefect_mlops.blocks.entry import Approval, Judged, Move, Released, Waiver
+from prefect_mlops.blocks.entry import Approval, Asked, Judged, Move, Released, Waiver
 from prefect_mlops.blocks.errors import GateNotPassed
 from prefect_mlops.blocks.log import Draft
 from prefect_mlops.blocks.state import Service, State
@@ -21,6 +21,7 @@ from prefect_mlops.flows._reporting import publish, say, showing
 from prefect_mlops.tasks import compare_predictions, probe_release, shift_traffic, watch_release
 from prefect_mlops.tasks._moving import take_over
 from prefect_mlops.tasks._showing import show_standing
+from prefect_mlops.tasks.probing import PROBED, WATCHED
 
 APPROVAL_SECONDS = 24 * 3600
 
@@ -150,6 +151,34 @@ class Rollout:
         say(f"giving {self.name} all requests")
         self.shift(after, before=before)
         say(served(self.known))
+        self.watch()
+
+    def resume(self) -> None:
+        """Where it answers all requests, watch what it answers if the run that gave it those died before it had.
+
+        Raises:
+            GateNotPassed: If it does not answer as it should. What answered before does so again.
+        """
+        change = self.known.changes[-1]
+        asked, self.number = change.asked.body, change.closed.rollout
+        if isinstance(asked, Asked) and asked.move == "advance" and not self._was_watched(change.closed.seq):
+            say(f"the run that gave {self.name} all requests did not watch its answers to the end")
+            self.watch()
+
+    def _was_watched(self, since: int) -> bool:
+        """Whether the last gate of a release that is live let it through."""
+        watched = (WATCHED, {"passed", "could not be measured"})
+        gate, enough = watched if self.environment.watch_seconds else (PROBED, {"passed"})
+        bodies = (entry.body for entry in self.log.entries() if entry.seq > since)
+        verdicts = [one for one in bodies if isinstance(one, Judged) and one.release == self.release]
+        return any(one.gate == gate and one.outcome in enough for one in verdicts)
+
+    def watch(self) -> None:
+        """Send it its golden probes as clients do, and watch its answers for as long as the policy wants.
+
+        Raises:
+            GateNotPassed: If it does not answer as it should. What answered before does so again.
+        """
         self.judge(probe_release(self.environment, self.service, self.release, pinned=False))
         if not self.environment.watch_seconds:
             return

@@ -101,6 +101,8 @@ def release_commit(
     made = made_of(environment, recipe, commit)
     if made.tested is None:
         assert made.champion is not None
+        live = Rollout(environment, open_log(environment, actor), recipe.name, made.champion, reason, actor)
+        roll_out(live)
         return made.champion
     answer = waived(environment, made.tested) if waiver and made.tested.not_passed else None
     candidate = made.tested.candidate if answer else made.tested.need_passed()
@@ -128,7 +130,9 @@ def roll_out(rollout: Rollout, strategy: Strategy = "blue-green", *, approval: b
     tag_run(tags(environment.name, service, "release", [name]))
     say(f"this is {name}, release {rollout.release}")
     if [arm.release for arm in rollout.known.split.live] == [rollout.release]:
-        say(f"{name} is live already; nothing to do")
+        say(f"{name} is live already")
+        rollout.resume()
+        rollout.show()
         return
     live = [rollout.known.named(arm.release) for arm in rollout.known.split.live]
     if strategy == "shadow" and len(live) > 1:

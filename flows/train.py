@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 import httpx
 from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.client.schemas import State
 from prefect.exceptions import ObjectNotFound
 from pydantic import Field
 
 from prefect_mlops.blocks import Entry, Environment, Recipe, ReleaseLog, Run
 from prefect_mlops.blocks.branch import Branch
-from prefect_mlops.blocks.entry import Outcome, Taken
+from prefect_mlops.blocks.entry import Judged, Outcome, Released, Taken
 from prefect_mlops.blocks.errors import DataRefused, Invalid, MlopsError, TestsNotPassed
 from prefect_mlops.blocks.log import Draft
+from prefect_mlops.blocks.state import Claim
 from prefect_mlops.flows._candidate import Made, made_of
 from prefect_mlops.flows._pages import release_page
 from prefect_mlops.flows._reporting import publish, run_name, say, showing, shown_as, tag_run, tags
@@ -72,7 +74,9 @@ def train_candidate(
     source, log = Branch(place.store_block, branch), open_log(place, actor)
     taken = taking.take(log, recipe.name, source, lease=timedelta(hours=hours), fate=fate, reason=reason)
     if taken is None:
-        say(f"nothing to do: {taking.standing(log.state().service(recipe.name), source)}")
+        known = log.state().service(recipe.name)
+        say(f"nothing to do: {taking.standing(known, source)}")
+        show_what_a_dead_run_made(place, log, known.claims.get(branch))
         return None
     try:
         return train_taken(place, recipe, log, taken)
@@ -132,21 +136,42 @@ def registered(
     release = store.put_release(candidate.release())
     with showing("in the registry, the candidate"):  # before the log has it, so that a run that dies here does it again
         register_model(store, registry, candidate)
-    entries = [taken, taking.release(log, taken, release, made.commit)]
+    entry = taking.release(log, taken, release, made.commit)
     if (data := made.judged(release)) is not None:
-        entries += filter(None, [log.append(lambda _: Draft(data, taken.services, reason=taken.reason))])
-    state = log.state()
-    name = state.service(recipe.name).named(release)
+        log.append(lambda _: Draft(data, taken.services, reason=taken.reason))
+    show_candidate(environment, log, entry)
+    return release
+
+
+def show_candidate(environment: Environment, log: ReleaseLog, made: Entry) -> None:
+    """Show people the candidate that an entry made; the log has it already, so a failure here changes nothing."""
+    assert isinstance(made.body, Released)
+    service, release, state = made.service, made.body.release, log.state()
+    name = state.service(service).named(release)
     say(f"this is {name}, release {release}; to put it live, run promote-candidate")
-    tag_run(tags(environment.name, recipe.name, "train", [name]))
+    tag_run(tags(environment.name, service, "train", [name]))
     with showing("in the registry, what challenges"):
-        show_standing(registry, log, recipe.name)
+        show_standing(environment.registry_block, log, service)
     with showing("the candidate"):
         title = f"{name} is a candidate in {environment.name}"
-        page = release_page(environment, state, recipe.name, release, entries, title)
-        publish(f"candidate-{recipe.name}", page, title)
-    show_lineage(environment, recipe.name, release)
-    return release
+        entries = [entry for entry in log.entries() if entry.seq in {made.closes, made.seq} or _is_of(entry, release)]
+        page = release_page(environment, state, service, release, entries, title)
+        publish(f"candidate-{service}", page, title)
+    show_lineage(environment, service, release)
+
+
+def _is_of(entry: Entry, release: str) -> bool:
+    """Whether an entry judges a release in no rollout: what its data was found to be."""
+    return isinstance(entry.body, Judged) and entry.body.release == release and entry.rollout is None
+
+
+def show_what_a_dead_run_made(environment: Environment, log: ReleaseLog, claim: Claim | None) -> None:
+    """Show the candidate of a head whose run died between the log's word for it and its end."""
+    made = claim.closed if claim else None
+    if made is not None and isinstance(made.body, Released) and made.run is not None:
+        state = state_of(made.run)
+        if state is not None and not state.is_completed():
+            show_candidate(environment, log, made)
 
 
 def announce_newer(branch: Branch, taken: Entry) -> None:
@@ -160,11 +185,16 @@ def announce_newer(branch: Branch, taken: Entry) -> None:
 
 def fate(run: Run) -> taking.Fate:
     """What Prefect says of a run; where it does not know or answer, that proves nothing."""
-    try:
-        with get_client(sync_client=True) as client:
-            state = client.read_flow_run(UUID(run.id)).state
-    except (ObjectNotFound, httpx.HTTPError, ValueError):
-        return "unknown"
+    state = state_of(run)
     if state is not None and (state.is_cancelling() or state.is_cancelled()):
         return "cancelled"
     return "ended" if state is not None and state.is_final() else "unknown"
+
+
+def state_of(run: Run) -> State[Any] | None:
+    """How a run stands in Prefect; None where Prefect does not know it or does not answer."""
+    try:
+        with get_client(sync_client=True) as client:
+            return client.read_flow_run(UUID(run.id)).state
+    except (ObjectNotFound, httpx.HTTPError, ValueError):
+        return None

@@ -15,6 +15,8 @@ from prefect_mlops.blocks import Counters, Environment
 from prefect_mlops.blocks.entry import Judged, Outcome
 
 PREDICTIONS = "/api/v1.0/predictions"
+PROBED, WATCHED = "golden probes at the front door", "live answers"
+"""The gates of a release that is live already."""
 
 
 @task(name="probe-release", task_run_name="probe {service} {release:.15}", persist_result=False, cache_policy=NO_CACHE)
@@ -36,7 +38,7 @@ def probe_release(environment: Environment, service: str, release: str, *, pinne
     store = environment.store_block
     document = json.loads(store.get(store.release(release).probes))
     address = environment.target.address(service, release if pinned else None)
-    gate = "golden probes" if pinned else "golden probes at the front door"
+    gate = "golden probes" if pinned else PROBED
     try:
         answer = httpx.post(address.url + PREDICTIONS, json=document["request"], headers=address.headers, timeout=30)
     except httpx.HTTPError as error:
@@ -78,7 +80,7 @@ def watch_release(environment: Environment, service: str, release: str) -> Judge
     time.sleep(policy.watch_seconds)
     after = target.counters(service)
     outcome, detail = _counted(before, after, release, policy.max_error_permille)
-    return Judged(release=release, gate="live answers", outcome=outcome, detail=detail)
+    return Judged(release=release, gate=WATCHED, outcome=outcome, detail=detail)
 
 
 def _counted(before: Counters, after: Counters, release: str, permille: int) -> tuple[Outcome, str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import pandas as pd
 import pytest
+from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
@@ -20,9 +22,13 @@ from prefect_mlops.blocks.errors import DataRefused, Invalid, TestsNotPassed
 from prefect_mlops.blocks.state import Claim
 from prefect_mlops.deployments.local.place import Place
 from prefect_mlops.flows import ingest_data, promote_candidate, train_candidate
+from prefect_mlops.flows._candidate import made_of
 from prefect_mlops.flows.creditco import RECIPE, census
 from prefect_mlops.flows.ingest import extracted, is_function, let_through
+from prefect_mlops.tasks import _taking as taking
+from prefect_mlops.tasks import register_model
 from prefect_mlops.tasks.announcing import BRANCH_MOVED
+from prefect_mlops.tasks.traffic import open_log
 
 NAME, SERVICE = "arrivals", "arriving"
 SUITE = RECIPE.expectations
@@ -216,6 +222,35 @@ def test_many_commits_and_one_move_are_one_training(environment: Environment, tm
     assert train("one") is None
     bodies = (entry.body for entry in environment.log().entries())
     assert len([body for body in bodies if isinstance(body, Taken) and body.branch == "one"]) == 1
+
+
+@flow(name="train-candidate")
+def dies_before_it_shows(environment: Environment, branch: str) -> None:
+    """What `train_candidate` does up to the log's word for a candidate."""
+    log, store = open_log(environment, "ana"), environment.store_block
+    taken = taking.take(log, SERVICE, Branch(store, branch), lease=timedelta(hours=1))
+    assert taken is not None
+    made = made_of(environment, RECIPE_HERE, head(environment, branch) or "")
+    assert made.tested is not None
+    taking.release(log, taken, register_model(store, environment.registry_block, made.tested.candidate), made.commit)
+    raise RuntimeError("killed")
+
+
+def test_a_candidate_that_a_killed_run_did_not_show_is_shown_by_the_next(
+    environment: Environment, tmp_path: Path
+) -> None:
+    ingest_data(data(tmp_path, 50), environment=NAME, branch="unseen")
+    with pytest.raises(RuntimeError, match="killed"):
+        dies_before_it_shows(environment, "unseen")
+    made = claim(environment, "unseen").closed
+    assert made is not None
+    assert isinstance(made.body, Released)
+    registry = environment.registry_block.client()
+    for _ in range(2):
+        assert train("unseen") is None
+        shown = registry.get_model_version_by_alias(SERVICE, "challenger")
+        assert (shown.tags["release"], shown.tags["entry"]) == (made.body.release, str(made.seq))
+        assert f"{shown.tags['name']} is a candidate" in page(f"candidate-{SERVICE}")
 
 
 def test_what_comes_while_training_is_told_of_at_its_end(

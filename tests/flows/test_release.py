@@ -25,7 +25,7 @@ from prefect_mlops.blocks import Answers, Environment, Floor, LocalServing, Reci
 from prefect_mlops.blocks.entry import Asked, Judged, Released, Waiver
 from prefect_mlops.blocks.errors import DataRefused, GateNotPassed, Invalid, NothingBefore, TestsNotPassed
 from prefect_mlops.deployments.local.place import Place
-from prefect_mlops.flows import reconcile_serving, release_model, rollback_release
+from prefect_mlops.flows import promote_candidate, reconcile_serving, release_model, rollback_release
 from prefect_mlops.flows.creditco import RECIPE, TARGET, census
 from prefect_mlops.tasks import Comparison, shift_traffic, trace_prediction
 from prefect_mlops.tasks._showing import show_all
@@ -335,10 +335,26 @@ def test_a_shadow_of_several_is_refused_before_anything_moves(environment: Envir
     before = environment.log().state().service(SERVICE).split
     shift_traffic(environment, SERVICE, Split.model_validate({"arms": halves}))
     moved = len(environment.log().state().service(SERVICE).changes)
-    with pytest.raises(Invalid, match="is compared with the one release that answers, got 'wages-v1, wages-v2'"):
+    with pytest.raises(Invalid, match=r"is compared with the one release that answers, got 'wages-v\d, wages-v\d'"):
         release_model(WAGES, data=data(tmp_path, 9), environment=NAME, strategy="shadow")
     assert len(environment.log().state().service(SERVICE).changes) == moved
     shift_traffic(environment, SERVICE, before)
+
+
+def test_what_a_killed_run_had_put_live_is_watched_by_the_next_one(environment: Environment) -> None:
+    known = environment.log().state().service(SERVICE)
+    [answers] = live(environment)
+    other = next(release for release in known.numbers if known.named(release) != answers)
+    shift_traffic(environment, SERVICE, Split.of(other, warm=[arm.release for arm in known.split.live]))
+    before = environment.log().state().next
+    for _ in range(2):
+        assert promote_candidate(SERVICE, known.named(other), environment=NAME) == other
+    [watched] = [entry for entry in environment.log().entries() if entry.seq >= before]
+    assert isinstance(watched.body, Judged)
+    assert (watched.body.gate, watched.body.outcome) == ("golden probes at the front door", "passed")
+    assert watched.rollout == environment.log().state().service(SERVICE).rollout
+    rollback_release(SERVICE, to=answers, environment=NAME)
+    assert live(environment) == [answers]
 
 
 def test_reconcile_finds_nothing_to_do_and_the_log_verifies(environment: Environment) -> None:

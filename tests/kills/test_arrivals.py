@@ -125,6 +125,7 @@ class Work:
         registry = self.environment.registry_block.client()
         versions = registry.search_model_versions(f"name = '{SERVICE}' and tags.release = '{closed.body.release}'")
         assert len(versions) == 1
+        assert registry.get_model_version_by_alias(SERVICE, "challenger").version == versions[0].version
         self.proven()
         return run.seconds
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from prefect_mlops.blocks import Environment, Split, verify
-from prefect_mlops.blocks.entry import Released
+from prefect_mlops.blocks.entry import Judged, Released
 from prefect_mlops.flows.creditco import census
+from prefect_mlops.tasks.probing import WATCHED
 from tests.forks import Moments, drawn
 from tests.storm.checks import live
 from tests.storm.home import ROWS, SERVICE
@@ -57,9 +58,14 @@ class Story:
     def complete(self, kind: str, strategy: str, to: str) -> Script:
         """A run does what it should: one state, that everybody sees."""
         run = self.start(kind, strategy, to)
-        said, before = run.result(), self.storm.checks
-        before.converged()
+        said, checks = run.result(), self.storm.checks
+        checks.converged()
         assert live(self.split) == {to if kind == "rollback" else said}
+        if kind != "rollback":
+            change = checks.log.state().service(SERVICE).changes[-1]
+            since = [entry.body for entry in checks.log.entries() if entry.seq > change.closed.seq]
+            verdicts = [(one.release, one.gate, one.outcome) for one in since if isinstance(one, Judged)]
+            assert (said, WATCHED, "passed") in verdicts
         return run
 
     def killed(self, kind: str, strategy: str, moment: float) -> bool:
