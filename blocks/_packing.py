@@ -23,9 +23,9 @@ PACK = 16 << 20
 SMALL = 256 << 10
 """A file up to this is one piece; a larger one is cut."""
 
-_UNDER_WAY = 2
+_UNDER_WAY = 3
 _TOGETHER = 64
-_JOINED = 1 << 20
+_JOINED = 512 << 10
 
 Kept = tuple[int, str]
 """Size and digest of a file."""
@@ -206,16 +206,16 @@ class _Packing:
             raise ObjectDamaged(self._store, key, f"sha256:{found.hexdigest()}")
 
 
-def _joined(contents: list[bytes | memoryview]) -> Iterator[bytes]:
-    """The same bytes in pieces that are worth a system call."""
+def _joined(contents: list[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    """The same bytes in pieces that are worth a system call; large ones are not copied."""
     some: list[bytes | memoryview] = []
     size = 0
     for content in contents:
+        if some and size + len(content) > _JOINED:
+            yield some[0] if len(some) == 1 else b"".join(some)
+            some, size = [], 0
         some.append(content)
         size += len(content)
-        if size >= _JOINED:
-            yield b"".join(some)
-            some, size = [], 0
     yield b"".join(some)
 
 
