@@ -32,7 +32,7 @@ class Backend(Protocol):
         """
         ...
 
-    def put_new_stream(self, key: str, chunks: Iterable[bytes]) -> bool:
+    def put_new_stream(self, key: str, chunks: Iterable[bytes | memoryview]) -> bool:
         """The same for bytes that come in pieces; if `chunks` raises, nothing is written."""
         ...
 

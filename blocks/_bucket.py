@@ -63,7 +63,7 @@ class Bucket:
     def put_new(self, key: str, data: bytes) -> bool:
         return self._put(self._store, key, data)
 
-    def put_new_stream(self, key: str, chunks: Iterable[bytes]) -> bool:
+    def put_new_stream(self, key: str, chunks: Iterable[bytes | memoryview]) -> bool:
         """A copy on this machine's disk, which nobody can change, is sent from there."""
         if self.has(key):
             return False

@@ -54,7 +54,7 @@ class Folder:
     def put_new(self, key: str, data: bytes) -> bool:
         return self.put_new_stream(key, (data,))
 
-    def put_new_stream(self, key: str, chunks: Iterable[bytes]) -> bool:
+    def put_new_stream(self, key: str, chunks: Iterable[bytes | memoryview]) -> bool:
         target = self._path(key)
         with self._told(key):
             self._sweep()
@@ -121,7 +121,7 @@ class Folder:
         finally:
             self.disk.close(descriptor)
 
-    def _link_new(self, target: str, chunks: Iterable[bytes]) -> bool:
+    def _link_new(self, target: str, chunks: Iterable[bytes | memoryview]) -> bool:
         descriptor, part = self._part()
         try:
             for chunk in chunks:

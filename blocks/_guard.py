@@ -41,7 +41,7 @@ class Guard:
         self._get_ready()
         return self._backend.put_new(key, data)
 
-    def put_new_stream(self, key: str, chunks: Iterable[bytes]) -> bool:
+    def put_new_stream(self, key: str, chunks: Iterable[bytes | memoryview]) -> bool:
         self._get_ready()
         return self._backend.put_new_stream(key, chunks)
 

@@ -8,12 +8,11 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
 
 from blake3 import blake3
 
 from prefect_mlops.blocks._backend import Backend
-from prefect_mlops.blocks._chunks import BLOCK, chunks
+from prefect_mlops.blocks._chunks import chunks
 from prefect_mlops.blocks._packs import INDEXES, PACKS, Packs, Piece, foot, index_of, key_of, list_of
 from prefect_mlops.blocks.errors import Invalid, ObjectDamaged
 
@@ -23,9 +22,9 @@ PACK = 16 << 20
 SMALL = 256 << 10
 """A file up to this is one piece; a larger one is cut."""
 
-_UNDER_WAY = 2
+_UNDER_WAY = 3
 _TOGETHER = 64
-_JOINED = 1 << 20
+_JOINED = 512 << 10
 
 Kept = tuple[int, str]
 """Size and digest of a file."""
@@ -47,9 +46,9 @@ def pack(backend: Backend, packs: Packs, store: str, paths: Sequence[str]) -> It
         for start in range(0, len(paths), _TOGETHER):
             waiting.append(readers.submit(_read_all, paths[start : start + _TOGETHER]))
             if len(waiting) > 4:
-                yield from _taken(waiting.popleft().result(), packs, packing, readers)
+                yield from _taken(waiting.popleft().result(), packing, readers)
         while waiting:
-            yield from _taken(waiting.popleft().result(), packs, packing, readers)
+            yield from _taken(waiting.popleft().result(), packing, readers)
         packing.finish()
 
 
@@ -75,20 +74,18 @@ def _read(path: str) -> _Read:
     return path, content, hashlib.sha256(content).digest()
 
 
-def _taken(some: list[_Read], packs: Packs, packing: _Packing, readers: ThreadPoolExecutor) -> Iterator[Kept]:
+def _taken(some: list[_Read], packing: _Packing, readers: ThreadPoolExecutor) -> Iterator[Kept]:
     for path, content, name in some:
         if content is None:
-            size, whole = _keep_large(path, packs, packing, readers)
+            size, whole = _keep_large(path, packing, readers)
             yield size, f"sha256:{whole.hex()}"
         else:
             packing.take(Piece("file", name, len(content)), content)
             yield len(content), f"sha256:{name.hex()}"
 
 
-def _keep_large(path: str, packs: Packs, packing: _Packing, hashers: ThreadPoolExecutor) -> tuple[int, bytes]:
+def _keep_large(path: str, packing: _Packing, hashers: ThreadPoolExecutor) -> tuple[int, bytes]:
     """Cut a file, keep the parts that are new, and the list of them under the name of the whole."""
-    if packs.has_parts and _begins_known(path, packs) and packs.knows((known := _hashed(path))[1]):
-        return known
     with _opened(path) as (descriptor, size):
         hasher = _Hasher(hashers)
         parts: list[Piece] = []
@@ -107,27 +104,6 @@ def _keep_large(path: str, packs: Packs, packing: _Packing, hashers: ThreadPoolE
     content = list_of(parts)
     packing.take(Piece("list", name, len(content), blake3(content).digest()), content)
     return size, name
-
-
-def _begins_known(path: str, packs: Packs) -> bool:
-    """Whether the first part of a file is known: then the file may well be, and reading it once more pays."""
-    with _opened(path) as (descriptor, _):
-        first = next(chunks(_once(descriptor)), memoryview(b""))
-    return packs.knows(blake3(first).digest())
-
-
-def _once(descriptor: int) -> Any:
-    return lambda buffer: os.readv(descriptor, [buffer])
-
-
-def _hashed(path: str) -> tuple[int, bytes]:
-    hasher, buffer, length = hashlib.sha256(), memoryview(bytearray(BLOCK)), 0
-    with _opened(path) as (descriptor, size):
-        while got := os.readv(descriptor, [buffer]):
-            hasher.update(buffer[:got])
-            length += got
-        _need_whole(path, size, length)
-    return size, hasher.digest()
 
 
 class _Hasher:
@@ -206,16 +182,16 @@ class _Packing:
             raise ObjectDamaged(self._store, key, f"sha256:{found.hexdigest()}")
 
 
-def _joined(contents: list[bytes | memoryview]) -> Iterator[bytes]:
-    """The same bytes in pieces that are worth a system call."""
+def _joined(contents: list[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    """The same bytes in pieces that are worth a system call; large ones are not copied."""
     some: list[bytes | memoryview] = []
     size = 0
     for content in contents:
+        if some and size + len(content) > _JOINED:
+            yield some[0] if len(some) == 1 else b"".join(some)
+            some, size = [], 0
         some.append(content)
         size += len(content)
-        if size >= _JOINED:
-            yield b"".join(some)
-            some, size = [], 0
     yield b"".join(some)
 
 

@@ -205,11 +205,6 @@ class Packs:
         """The same, going by the indexes that were read so far."""
         return _bytes(digest) in self._files
 
-    @property
-    def has_parts(self) -> bool:
-        """Whether there is any large file."""
-        return bool(self._parts)
-
     def knows(self, name: bytes) -> bool:
         """Whether an index that was read names a part, or a file, of that name."""
         return name in self._parts or name in self._files

@@ -114,7 +114,7 @@ class FlakyBackend:
         self._end(fault, key)
         return new
 
-    def put_new_stream(self, key: str, chunks: Iterable[bytes]) -> bool:
+    def put_new_stream(self, key: str, chunks: Iterable[bytes | memoryview]) -> bool:
         return self.put_new(key, b"".join(chunks))
 
     def get(self, key: str) -> bytes | None:
