@@ -62,10 +62,10 @@ def promote_candidate(
         raise Invalid("the service", "has a candidate", service, "train one with train-candidate, or see `releases`")
     release = list(known.numbers)[-1] if candidate == "newest" else known.digest_of(candidate)
     rollout = Rollout(place, log, service, release, reason, actor)
-    if [arm.release for arm in known.split.live] != [release]:
+    rollout.begin()
+    if [arm.release for arm in rollout.known.split.live] != [release]:
         check_bytes(place, Split.of(release))
         need_tested(rollout)
-    rollout.begin()
     roll_out(rollout, strategy, approval=approval)
     return release
 
@@ -81,10 +81,10 @@ def need_tested(rollout: Rollout) -> None:
     document = store.release(rollout.release)
     evidence = json.loads(store.get(document.tests))
     live, beside = champion_of(rollout.environment, rollout.service), evidence.get("champion")
-    if "verdicts" not in evidence or beside != live:
+    if not evidence.get("verdicts") or beside != live:
         named = rollout.known.named
         rule = f"was tested beside what is live ({named(live) if live else 'nothing'})"
-        told = "no tests" if "verdicts" not in evidence else f"tests beside {named(beside) if beside else 'nothing'}"
+        told = "no tests" if not evidence.get("verdicts") else f"tests beside {named(beside) if beside else 'nothing'}"
         raise Invalid(rollout.name, rule, told, "run release-model with its recipe and data")
     bodies = (entry.body for entry in rollout.log.entries())
     waived = {body.gate for body in bodies if isinstance(body, Waiver) and body.release == rollout.release}
