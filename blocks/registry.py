@@ -73,7 +73,7 @@ class ModelRegistry(Block):
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         client = self.client()
         tags = {"release": release, **tags}
-        run = client.create_run(self._experiment_id(), run_name=f"{service} {release[7:15]}", tags=tags).info.run_id
+        run = self._run(service, release, tags)
         mlflow.set_tracking_uri(self.tracking_uri)
         mlflow.start_run(run_id=run)
         try:
@@ -123,6 +123,20 @@ class ModelRegistry(Block):
                 client.delete_registered_model_alias(service, alias)
             elif release in shown and at != int(shown[release].version):
                 client.set_registered_model_alias(service, alias, shown[release].version)
+
+    def _run(self, service: str, release: str, tags: dict[str, str]) -> str:
+        """The run that a release is shown by: a new one, or that of a process that was killed before it had shown it.
+
+        What such a process logged as the model is taken away: it need not be whole.
+        """
+        client, experiment = self.client(), self._experiment_id()
+        found = client.search_runs([experiment], f"tags.release = '{release}'")
+        if not found:
+            return client.create_run(experiment, run_name=f"{service} {release[7:15]}", tags=tags).info.run_id
+        run = found[0].info.run_id
+        for model in client.search_logged_models([experiment], f"source_run_id = '{run}'"):
+            client.delete_logged_model(model.model_id)
+        return run
 
     def _experiment_id(self) -> str:
         client = self.client()

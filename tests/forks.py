@@ -24,6 +24,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
+
 from prefect_mlops.blocks._functions import function_named
 from prefect_mlops.blocks._wait import wait_until
 from prefect_mlops.deployments.local import _process as process
@@ -118,7 +120,8 @@ class Fork:
         """Kill it so long after its start; whether it was still at work."""
         time.sleep(max(0.0, self.began + seconds - time.monotonic()))
         struck = self.proc.kill(signal.SIGKILL)
-        assert wait_until(lambda: not self.proc.alive, seconds=10, pause=0.001)
+        gone = wait_until(lambda: not psutil.pid_exists(self.proc.pid), seconds=10, pause=0.001)
+        assert gone  # with the last of its threads, which may still write: till then its locks are held
         return struck and self.report() is None
 
 

@@ -16,6 +16,7 @@ from unittest import mock
 
 import psutil
 import pytest
+from prefect.logging.handlers import APILogHandler
 
 from prefect_mlops.blocks import Answers, Environment, Floor, LocalServing, Split
 from prefect_mlops.blocks.entry import Released
@@ -148,3 +149,4 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         with place.settings():
             serving.save("local", overwrite=True)  # one model server a release, as it began
         yield place
+        APILogHandler().flush()  # what Prefect still has to log would be tried for a minute after the server is gone

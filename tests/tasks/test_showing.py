@@ -87,6 +87,20 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Story, list[str]]:
     return story, [first, second, story.candidate(3)]
 
 
+def test_what_a_killed_process_had_begun_to_show_is_shown_whole(told: tuple[Story, list[str]], tmp_path: Path) -> None:
+    story, releases = told
+    shown = new_registry(tmp_path / "killed")
+    client = shown.client()
+    experiment = client.create_experiment(shown.experiment, shown.artifacts)
+    run = client.create_run(experiment, run_name="credit", tags={"release": releases[0]}).info.run_id
+    client.create_logged_model(experiment, name="model", source_run_id=run)
+    show_all(place_with(story.place.store_block, shown))
+    runs, models = client.search_runs([experiment]), client.search_logged_models([experiment])
+    assert sorted(one.data.tags["release"] for one in runs) == sorted(releases)
+    assert {one.info.status for one in runs} == {"FINISHED"}
+    assert [str(one.status) for one in models] == ["READY"] * len(releases)
+
+
 def test_an_empty_registry_is_filled_again_and_shows_the_same(told: tuple[Story, list[str]], tmp_path: Path) -> None:
     story, releases = told
     before = everything(story.place.registry_block, SERVICE)
