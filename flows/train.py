@@ -15,7 +15,7 @@ from pydantic import Field
 
 from prefect_mlops.blocks import Entry, Environment, Recipe, ReleaseLog, Run
 from prefect_mlops.blocks.branch import Branch
-from prefect_mlops.blocks.entry import Judged, Outcome, Released, Taken
+from prefect_mlops.blocks.entry import Judged, Outcome, Released, Settled, Taken
 from prefect_mlops.blocks.errors import DataRefused, Invalid, MlopsError, TestsNotPassed
 from prefect_mlops.blocks.log import Draft
 from prefect_mlops.blocks.state import Claim
@@ -145,8 +145,9 @@ def registered(
 
 def show_candidate(environment: Environment, log: ReleaseLog, made: Entry) -> None:
     """Show people the candidate that an entry made; the log has it already, so a failure here changes nothing."""
-    assert isinstance(made.body, Released)
+    assert isinstance(made.body, Released | Settled)
     service, release, state = made.service, made.body.release, log.state()
+    assert release is not None
     name = state.service(service).named(release)
     say(f"this is {name}, release {release}; to put it live, run promote-candidate")
     tag_run(tags(environment.name, service, "train", [name]))

@@ -213,6 +213,21 @@ def test_a_branch_that_somebody_else_moved_is_left_alone(environment: Environmen
     assert let_through(environment, new, "out", head(environment, "out")) == new
 
 
+def test_a_candidate_that_was_made_before_keeps_its_number(environment: Environment, tmp_path: Path) -> None:
+    ingest(data(tmp_path, 31), onto="there")
+    first = train("there")
+    ingest(data(tmp_path, 32), onto="there")
+    assert train("there") not in {None, first}
+    numbers = environment.log().state().service(SERVICE).numbers
+    ingest(data(tmp_path, 31), onto="there")
+    assert train("there") == first
+    assert environment.log().state().service(SERVICE).numbers == numbers
+    settled = claim(environment, "there").closed
+    assert settled is not None
+    assert isinstance(settled.body, Settled)
+    assert (settled.body.outcome, settled.body.release) == ("passed", first)
+
+
 def test_many_commits_and_one_move_are_one_training(environment: Environment, tmp_path: Path) -> None:
     for seed in (10, 11, 12):
         commit = ingest_data(data(tmp_path, seed), environment=NAME, branch="many")
