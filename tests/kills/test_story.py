@@ -49,7 +49,7 @@ class Story:
 
     def start(self, kind: str, strategy: str, to: str) -> Script:
         more = {"strategy": strategy} if strategy else {}
-        return self.storm.scripts.act(kind, prefect=True, to=to, **more)
+        return self.storm.scripts.act(kind, prefect=True, heartbeats=False, to=to, **more)
 
     @property
     def split(self) -> Split:

@@ -8,6 +8,7 @@ from typing import Any
 from prefect import flow
 
 from prefect_mlops.blocks import Environment, ModelRegistry
+from prefect_mlops.deployments.local.place import Place
 from prefect_mlops.flows import _rollout, reconcile_serving, release_model, rollback_release
 from prefect_mlops.flows._rollout import Rollout
 from prefect_mlops.flows.reconcile import reconcile
@@ -62,11 +63,12 @@ def without_prefect(act: Act, environment: Environment) -> Any:
             return reconcile(environment, shift=shift_traffic.fn)
 
 
-def act(home: str, folder: str, kind: str, *, prefect: bool, **more: Any) -> str:
+def act(home: str, folder: str, kind: str, *, prefect: bool, heartbeats: bool = True, **more: Any) -> str:
     """Carry out an act on a home, whose data files are in `folder`."""
     act: Act = {"kind": kind, **more}
     if prefect:
-        return str(with_prefect(act, Path(folder)))
+        with Place(Path(home)).settings(heartbeats=heartbeats):
+            return str(with_prefect(act, Path(folder)))
     return str(without_prefect(act, environment_of(Path(home), warm_minutes=act["warm_minutes"])))
 
 
