@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK = 8 << 20
+BLOCK = 16 << 20
 """How much of a file is held at a time."""
 
 LARGEST = 2 << 20

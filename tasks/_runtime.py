@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import platform
 import re
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -128,13 +128,20 @@ def write_runtime(recipe: Recipe, folder: Path) -> None:
 
 
 def _installed() -> dict[str, str]:
-    """Every package that can be imported, by its name.
+    """Every package that can be imported, by its name; looked up again where something was installed meanwhile."""
+    places = [place for place in map(Path, sys.path) if place.is_dir()]
+    return _installed_in(tuple((place, place.stat().st_mtime_ns) for place in places))
+
+
+@lru_cache(maxsize=1)
+def _installed_in(places: tuple[tuple[Path, int], ...]) -> dict[str, str]:
+    """Every package in folders, which are as they were at a time.
 
     Installers name the folder of a package's metadata after it and its version (PyPA, "Recording installed
     projects"); to read the metadata itself takes a hundred times as long.
     """
     found: dict[str, str] = {}
-    for folder in (folder for place in sys.path for folder in Path(place).glob("*.dist-info")):
+    for folder in (folder for place, _ in places for folder in place.glob("*.dist-info")):
         name, _, version = folder.name.removesuffix(".dist-info").rpartition("-")
         plain = re.sub("[-_.]+", "-", name).lower()
         if (folder / "METADATA").is_file():  # else it is left of a package that is not there any more
@@ -154,4 +161,7 @@ def _locked(name: str, version: str, folder: Path) -> str:
 
 def requirements(recipe: Recipe) -> list[str]:
     """What the model needs, pinned: the recipe's own list, or the installed versions of the usual packages."""
-    return recipe.requirements or [f"{name}=={importlib.metadata.version(name)}" for name in _BASE]
+    if recipe.requirements:
+        return recipe.requirements
+    installed = _installed()
+    return [installed[name] for name in _BASE]

@@ -28,6 +28,9 @@ from tests.benchmarks.peers import peer_python
 LARGE = int(os.environ.get("SNAPSHOT_MIB", "2048")) << 20
 EDITED = LARGE // 100
 FILES, FILE_SIZE = 20_000, 10 << 10
+FIRST_ADDS = 2
+"""The better one counts, of every tool: on a virtual machine, memory that nothing has used for a while is slow once."""
+
 MEMORY_MIB = 300
 DVC = ("dvc==3.67.1",)
 
@@ -75,8 +78,16 @@ def _large(home: Path) -> Iterator[Benchmark]:
     data = home / "data.csv"
     data.parent.mkdir()
     _write_rows(data, LARGE)
-    tools = [make(home / "tools", data) for make in (_ours, _borg, _dvc)]
-    first = [tool.add("first") for tool in tools]
+    tools: list[Tool] = []
+    adds: list[list[Figures]] = []
+    for number in range(FIRST_ADDS):
+        tools = [make(home / f"tools-{number}", data) for make in (_ours, _borg, _dvc)]
+        adds.append([tool.add("first") for tool in tools])
+        if number < FIRST_ADDS - 1:
+            for tool in tools:
+                shutil.rmtree(tool.store)
+            data.with_name("data.csv.dvc").unlink()
+    first = [min(of_one, key=lambda figures: figures.seconds) for of_one in zip(*adds, strict=True)]
     again = [tool.add("again") for tool in tools]
     with data.open("r+b") as file:
         file.seek(LARGE // 2)
