@@ -12,7 +12,6 @@ from prefect_mlops.blocks import Store
 from prefect_mlops.blocks.branch import Branch
 from prefect_mlops.blocks.commit import Column
 from prefect_mlops.blocks.errors import Invalid
-from prefect_mlops.flows.creditco import census
 from prefect_mlops.tasks import snapshot_data
 
 FRAME = pd.DataFrame({"id": range(1000), "amount": [number / 7 for number in range(1000)], "kind": ["a", "b"] * 500})
