@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -67,18 +66,13 @@ def train_model(store: Store, recipe: Recipe, data: str) -> Candidate:
     function = recipe.training_function()
     for shortage in shortages(recipe.resources):
         _warn(shortage)
-    with scratch_folder() as scratch, ThreadPoolExecutor() as beside:
-        written = [
-            beside.submit(write, recipe, scratch / name)
-            for name, write in (("code", _runtime.write_code), ("runtime", _runtime.write_runtime))
-        ]
+    with scratch_folder() as scratch:
+        _runtime.write_code(recipe, scratch / "code")  # as it is now: training may take long enough to edit it
+        _runtime.write_runtime(recipe, scratch / "runtime")
         frame = _learning.read(store, recipe, data, scratch / "data")
         learned = _learning.learn(function, recipe, frame)
         _learning.write_model(learned, recipe, scratch / "model")
-        for one in written:
-            one.result()
-        parts = ("code", "runtime", "model")
-        kept = dict(zip(parts, beside.map(lambda part: store.add(scratch / part).id, parts), strict=True))
+        kept = {part: store.add(scratch / part).id for part in ("code", "runtime", "model")}
         return Candidate(
             service=recipe.name,
             data=data,

@@ -15,6 +15,7 @@ from typing import Any
 
 import prefect
 from prefect import flow
+from threadpoolctl import threadpool_limits
 
 from prefect_mlops.blocks import ModelRegistry, Store
 from prefect_mlops.deployments.local.place import Place
@@ -33,7 +34,7 @@ def run() -> Iterator[Benchmark]:
         place = Place(Path(scratch) / "home")
         try:
             place.up(worker=False)
-            with place.settings(heartbeats=False):
+            with place.settings(heartbeats=False), threadpool_limits(1):  # two of BLAS wait for each other at random
                 yield from timed(place, Path(scratch))
         finally:
             place.down()
