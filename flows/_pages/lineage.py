@@ -9,9 +9,9 @@ from typing import NamedTuple
 from prefect_mlops.blocks import Actor, Entry, Environment, Release, Run, Store
 from prefect_mlops.blocks._canonical import short
 from prefect_mlops.blocks.commit import Commit
-from prefect_mlops.blocks.entry import Asked, Waiver
+from prefect_mlops.blocks.entry import Waiver
 from prefect_mlops.blocks.split import Arm
-from prefect_mlops.blocks.state import Service, fold
+from prefect_mlops.blocks.state import Change, Service, fold
 from prefect_mlops.flows._pages.markdown import plain, table
 from prefect_mlops.tasks._runtime import CODE, ORIGIN, PYTHON, facts_of
 from prefect_mlops.tasks.lineage import Lineage, lineage_of
@@ -50,9 +50,10 @@ def lineage_page(environment: Environment, service: str, release: str) -> str:
     """
     store, entries = environment.store_block, list(environment.log().entries())
     known, lineage = fold(entries).service(service), lineage_of(store, entries, release)
+    document = store.release(release)
     steps = [
-        *_data(store.release(release), lineage),
-        *_made(store, entries, known, lineage, release),
+        *_data(document, lineage),
+        *_made(store, document, entries, known, lineage),
         *_answers(known, release),
     ]
     rows = ((step.name, plain(step.what, CELL), _code(short(step.digest)), plain(step.run)) for step in steps)
@@ -96,7 +97,8 @@ def _dates(known: Service, lineage: Lineage, release: str) -> Iterator[str]:
         yield f"Its data came {_who(came.time, came.actor)}."
     if (entry := lineage.released) is not None:
         yield f"It became {known.named(release)} {_who(entry.time, entry.actor)} (log entry {entry.seq})."
-    if (asked := _last_asked(known, release)) is not None:
+    if (change := began(known, release)) is not None:
+        asked = change.asked
         yield f"It was last given requests {_who(asked.time, asked.actor)} (log entry {asked.seq})."
 
 
@@ -126,9 +128,8 @@ def _rows(commit: Commit) -> str:
     return "files" if commit.rows is None else f"{commit.rows:,} rows"
 
 
-def _made(store: Store, entries: list[Entry], known: Service, lineage: Lineage, release: str) -> Iterator[Step]:
+def _made(store: Store, document: Release, entries: list[Entry], known: Service, lineage: Lineage) -> Iterator[Step]:
     """Code, software, model, tests, and the release that names them all."""
-    document = store.release(release)
     code = facts_of(store, document.code, CODE, ORIGIN)
     runtime = facts_of(store, document.runtime, PYTHON)
     measured = json.loads(store.get(document.tests))
@@ -139,9 +140,9 @@ def _made(store: Store, entries: list[Entry], known: Service, lineage: Lineage, 
     yield Step("code", f"{str(code.get('train', 'unknown')).rpartition('.')[2]}{commit}", document.code)
     yield Step("runtime", f"Python {runtime.get('python', 'unknown')}", document.runtime)
     yield Step("model", figures, document.model, run, (trained_on, "code", "runtime"))
-    waived = [one.body.gate for one in entries if isinstance(one.body, Waiver) and one.body.release == release]
+    waived = [one.body.gate for one in entries if isinstance(one.body, Waiver) and one.body.release == document.id]
     yield Step("tests", _verdicts(measured.get("verdicts", []), waived), document.tests, run, ("model",))
-    yield Step("release", known.named(release), release, run, ("tests",))
+    yield Step("release", known.named(document.id), document.id, run, ("tests",))
 
 
 def _verdicts(verdicts: list[dict[str, str]], waived: list[str]) -> str:
@@ -150,18 +151,23 @@ def _verdicts(verdicts: list[dict[str, str]], waived: list[str]) -> str:
     return said + (f", waived: {', '.join(waived)}" if waived else "")
 
 
-def _last_asked(known: Service, release: str) -> Entry | None:
-    """The entry that asked for its answering, as it last answered any request."""
-    return next((one.asked for one in reversed(known.changes) if _share(one.split.arm(release))), None)
+def began(known: Service, release: str) -> Change | None:
+    """The change with which a release last began to answer, or to answer another share; None if it never did."""
+    found, before = None, 0
+    for change in known.changes:
+        share = _share(change.split.arm(release))
+        if share not in {0, before}:
+            found = change
+        before = share
+    return found
 
 
 def _answers(known: Service, release: str) -> Iterator[Step]:
-    asked = _last_asked(known, release)
-    share = _share(asked.body.after.arm(release)) if asked and isinstance(asked.body, Asked) else 0
-    what = f"{share} % of the requests" if share else "no requests yet"
-    if share and not _share(known.split.arm(release)):
+    change = began(known, release)
+    what = f"{_share(change.split.arm(release))} % of the requests" if change else "no requests yet"
+    if change and not _share(known.split.arm(release)):
         what = f"none now, {what} before"
-    yield Step("answers", what, "", _in(asked.run) if asked else "", ("release",))
+    yield Step("answers", what, "", _in(change.asked.run) if change else "", ("release",))
 
 
 def _share(arm: Arm | None) -> int:

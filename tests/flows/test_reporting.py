@@ -18,7 +18,7 @@ from prefect_mlops.blocks.log import Draft
 from prefect_mlops.deployments.cli import _reading
 from prefect_mlops.deployments.local.place import Place
 from prefect_mlops.flows import _reporting, reconcile_serving, release_model, rollback_release
-from prefect_mlops.flows._pages.lineage import Step, drawing
+from prefect_mlops.flows._pages.lineage import Step, began, drawing
 from prefect_mlops.flows._pages.release import history, release_page
 from prefect_mlops.flows.creditco import TARGET, census
 from prefect_mlops.tasks import shift_traffic
@@ -234,6 +234,20 @@ def test_a_release_and_its_undoing_are_found_in_one_step(place: Place, tmp_path:
     assert f"{service} now serves {service}-v2 live 100 %, {service}-v1 warm (log entry " in told
     assert failed.is_failed()
     assert "columns missing {income}" in str(failed.message)
+
+
+def test_a_lineage_names_the_change_with_which_a_release_began_to_answer(house: House) -> None:
+    first, _ = house.live(0.7, reason="the first")
+    second, _ = house.release(0.8)
+    house.shift(Split.of(first, warm=[second]), reason="beside it")
+    known = house.log.state().service(SERVICE)
+    assert began(known, first) == known.changes[0], "what stands beside it changes nothing of it"
+    house.shift(Split.of(second, warm=[first]), reason="all")
+    house.shift(Split.of(first, warm=[second]), back=True, reason="back")
+    known = house.log.state().service(SERVICE)
+    reasons = [change.asked.reason for release in (first, second) if (change := began(known, release))]
+    assert reasons == ["back", "all"]
+    assert began(known, "sha256:" + 64 * "0") is None
 
 
 def test_no_text_of_somebody_elses_means_anything_in_a_drawing() -> None:
