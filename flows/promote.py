@@ -80,15 +80,16 @@ def need_tested(rollout: Rollout) -> None:
     store = rollout.environment.store_block
     document = store.release(rollout.release)
     evidence = json.loads(store.get(document.tests))
-    live, beside = champion_of(rollout.environment, rollout.service), evidence.get("champion")
-    if not evidence.get("verdicts") or beside != live:
+    verdicts, beside = evidence.get("verdicts"), evidence.get("champion")
+    live = champion_of(rollout.environment, rollout.service)
+    if not verdicts or beside != live:
         named = rollout.known.named
         rule = f"was tested beside what is live ({named(live) if live else 'nothing'})"
-        told = "no tests" if not evidence.get("verdicts") else f"tests beside {named(beside) if beside else 'nothing'}"
+        told = f"tests beside {named(beside) if beside else 'nothing'}" if verdicts else "no tests"
         raise Invalid(rollout.name, rule, told, "run release-model with its recipe and data")
     bodies = (entry.body for entry in rollout.log.entries())
     waived = {body.gate for body in bodies if isinstance(body, Waiver) and body.release == rollout.release}
-    open_ = [one for one in evidence["verdicts"] if one["outcome"] != "passed" and one["test"] not in waived]
+    open_ = [one for one in verdicts if one["outcome"] != "passed" and one["test"] not in waived]
     if open_:
         facts = tuple((one["test"], one["outcome"], one.get("detail", "")) for one in open_)
         raise TestsNotPassed(rollout.service, facts, document.tests)

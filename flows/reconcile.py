@@ -43,15 +43,16 @@ def reconcile_serving(
     """
     place = Environment.find(environment)
     tag_run(tags(environment, "", "reconcile"))
-    before = place.log().state().next
+    log = place.log()
+    before = log.state().next
     done = reconcile(place, at_once=at_once)
     with showing("what was done"):
-        written = place.log().state().next - before
+        written = log.state().next - before
         if written:  # it runs every few minutes, and a page each time would bury those that say something
             page = f"# {environment} was reconciled\n\n{table(('service', 'what was done'), done.items())}"
             publish(f"reconcile-{environment}", page, f"{environment} was reconciled, {written} log entries written")
             for service in done:
-                show_standing(place.registry_block, place.log(), service)
+                show_standing(place.registry_block, log, service)
     return done
 
 
