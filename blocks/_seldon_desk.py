@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Protocol
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_fixed
@@ -11,9 +10,6 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 from prefect_mlops.blocks import _seldon_manifest as manifests
 from prefect_mlops.blocks._kubernetes import MANAGER, Cluster, Json, Owned, Stale
 from prefect_mlops.blocks.errors import FenceTooLow, TargetUnreachable
-
-Listing = Callable[[Json | None], list[Json]]
-"""Makes the list of predictors of what was read."""
 
 TRIES = 20
 _TOMB = "prefect-mlops-fence"
@@ -28,8 +24,8 @@ class Desk(Protocol):
         """Raise FenceTooLow if what was seen was written on behalf of a later entry than ours."""
         ...
 
-    async def write(self, fence: int, listing: Listing) -> None:
-        """Have the predictors that `listing` makes of what is there; raises FenceTooLow."""
+    async def write(self, fence: int, predictors: list[Json]) -> None:
+        """Have this list of predictors; raises FenceTooLow."""
         ...
 
 
@@ -65,8 +61,8 @@ class ClusterDesk:
             if set(owned.managers) != {MANAGER}:
                 raise
 
-    async def write(self, fence: int, listing: Listing) -> None:
-        """Have the predictors that `listing` makes of what is there.
+    async def write(self, fence: int, predictors: list[Json]) -> None:
+        """Have this list of predictors.
 
         Raises:
             FenceTooLow: If somebody with a higher fence wrote. Nothing was changed.
@@ -79,10 +75,10 @@ class ClusterDesk:
             with attempt:
                 seen = await self.read()
                 if seen is None:
-                    await self._create(listing(None))
+                    await self._create(predictors)
                 else:
                     self.check(seen)
-                    await self._change(seen, listing(seen))
+                    await self._change(seen, predictors)
 
     async def delete(self, fence: int) -> None:
         """Have no SeldonDeployment, and keep the fence; raises what `write` raises."""

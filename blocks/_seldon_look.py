@@ -125,7 +125,7 @@ class Look:
     @cached_property
     def _releases(self) -> dict[str, str]:
         """The release of each predictor, also of those that are on their way out."""
-        going = {_version(one): (one["metadata"].get("annotations") or {}).get(RELEASE) for one in self.deployments}
+        going = {_version(one): _annotation(one, RELEASE) for one in self.deployments}
         asked = {name: release_of(one) for name, one in self.predictors.items()}
         return {name: release for name, release in (going | asked).items() if release}
 
@@ -135,13 +135,16 @@ class Look:
 
     def pods_of(self, name: str) -> list[Json]:
         """The pods of a predictor that hold its model and are not on their way out."""
-        return [
-            pod
-            for pod in self.pods
-            if _version(pod) == name
-            and not pod["metadata"].get("deletionTimestamp")
-            and any(container["name"] == CONTAINER for container in pod["spec"]["containers"])
-        ]
+        pods = self._all_pods_of(name)
+        return [pod for pod in pods if any(one["name"] == CONTAINER for one in pod["spec"]["containers"])]
+
+    def _all_pods_of(self, name: str) -> list[Json]:
+        pods = (pod for pod in self.pods if _version(pod) == name)
+        return [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+
+    def answers(self, name: str) -> bool:
+        """Whether any pod of a predictor is ready."""
+        return any(_is_ready(pod) for pod in self.pods_of(name))
 
     def is_up(self, name: str) -> bool:
         """Whether every Deployment of a predictor is as it is asked for, and available."""
@@ -149,12 +152,11 @@ class Look:
 
     def lacks(self, name: str) -> str | None:
         """What a predictor that is asked for lacks to be up, in words; None where it is."""
-        wanted = (self.predictors[name].get("annotations") or {}).get(SPEC)
-        found = self.deployments_of(name)
+        wanted, found = self._spec(name), self.deployments_of(name)
         if not found:
             return "Seldon's operator made no Deployment for it; is the operator running?"
         for one in found:
-            if (one["metadata"].get("annotations") or {}).get(SPEC) != wanted:
+            if _annotation(one, SPEC) != wanted:
                 return (
                     f"Deployment {one['metadata']['name']} is not yet as it is asked for; is Seldon's operator running?"
                 )
@@ -167,14 +169,17 @@ class Look:
         return None
 
     def troubles(self, name: str) -> Iterator[Trouble]:
-        """What is in the way of a predictor, as far as Deployments and pods say."""
+        """What is in the way of a predictor that is asked for, as far as Deployments and pods say."""
         for one in self.deployments_of(name):
             for condition in (one.get("status") or {}).get("conditions") or ():
                 if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
                     yield Trouble(str(condition.get("message")), hopeless=True)
-        for pod in self.pods:
-            if _version(pod) == name and not pod["metadata"].get("deletionTimestamp"):
+        for pod in self._all_pods_of(name):
+            if _annotation(pod, SPEC) == self._spec(name):  # else it is of what was asked for before
                 yield from _pod_troubles(pod)
+
+    def _spec(self, name: str) -> str | None:
+        return (self.predictors[name].get("annotations") or {}).get(SPEC)
 
 
 def _pod_troubles(pod: Json) -> Iterator[Trouble]:
@@ -212,6 +217,15 @@ def _ended(container: Json) -> Json | None:
 
 def _version(thing: Json) -> str:
     return str((thing["metadata"].get("labels") or {}).get("version", ""))
+
+
+def _annotation(thing: Json, key: str) -> str | None:
+    return (thing["metadata"].get("annotations") or {}).get(key)
+
+
+def _is_ready(pod: Json) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
 def _subset(destination: Json) -> str:

@@ -162,7 +162,7 @@ def _pod(namespace: str, service: str, arm: Arm, settings: PodSettings) -> Json:
 def _container(namespace: str, service: str, arm: Arm, settings: PodSettings) -> Json:
     configuration: Json = {
         "service": service, "namespace": namespace, "release": arm.release, **settings.store, "host": "0.0.0.0",  # noqa: S104  # of a pod
-        "port": HTTP_PORT, "spool": "/spool", "role": "shadow" if arm.role == "shadow" else "live",
+        "port": HTTP_PORT, "spool": "/spool", "role": "shadow" if arm.role == "shadow" else None,
         "max_body_bytes": settings.max_body_bytes,
     }  # fmt: skip
     gpus = {"nvidia.com/gpu": str(settings.gpus)} if settings.gpus else {}

@@ -242,9 +242,8 @@ class SeldonServing(Block):
     async def _refusals(self, cluster: Cluster, service: str, split: Split, store: Store) -> list[str]:
         desk = ClusterDesk(cluster, service)
         try:
-            seen = await desk.read()
-            predictors = self._predictors(service, split, seen, store)
-            await desk.try_out(seen, self._listed(predictors, _stage(split)))
+            look = await Look.at(cluster, service)
+            await desk.try_out(look.manifest, self._listed(self._predictors(look, split, store), _stage(split)))
         except (Refused, Owned, Invalid) as refused:
             return [str(refused.message if isinstance(refused, Owned) else refused)]
         return []
@@ -269,17 +268,17 @@ class SeldonServing(Block):
             words = ", ".join(dead)
             logger.warning("%s: %s does not come up and would hold up every weight; it is dropped", desk.service, words)
             wanted = Stage({name: one for name, one in wanted.percents.items() if name not in dead}, wanted.shadows)
-        predictors = self._predictors(desk.service, split, look.manifest, store)
+        predictors = self._predictors(look, split, store)
         for stage in path(standing, wanted):
-            await desk.write(fence, lambda seen, stage=stage: self._listed(_kept(predictors, seen), stage))
+            await desk.write(fence, self._listed(predictors, stage))
             await self._wait_up(cluster, desk, split, [name for name in stage.percents if name in wanted.percents])
             await self._wait_moved(cluster, desk.service, stage)
 
-    def _predictors(self, service: str, split: Split, seen: Json | None, store: Store) -> dict[str, Json]:
-        """Every predictor of the split: as it is there, or as it is started."""
-        there = {one["name"]: one for one in (seen["spec"]["predictors"] if seen else ())}
-        made = {manifests.name_of(arm): arm for arm in split.arms}
-        return there | {name: self._rendered(service, arm, store) for name, arm in made.items() if name not in there}
+    def _predictors(self, look: Look, split: Split, store: Store) -> dict[str, Json]:
+        """Every predictor that is there or in the split: one that answers as it is there, others as they are started."""
+        arms = {manifests.name_of(arm): arm for arm in split.arms}
+        new = {name: arm for name, arm in arms.items() if name not in look.predictors or not look.answers(name)}
+        return look.predictors | {name: self._rendered(look.service, arm, store) for name, arm in new.items()}
 
     def _rendered(self, service: str, arm: Arm, store: Store) -> Json:
         document = store.release(arm.release)
@@ -396,22 +395,12 @@ def _standing(look: Look) -> list[Standing]:
         Standing(
             name,
             look.weights.get(name, 0),
-            answers=any(_is_ready(pod) for pod in look.pods_of(name)),
+            answers=look.answers(name),
             is_up=look.is_up(name),
             is_shadow=bool(one.get("shadow")),
         )
         for name, one in look.predictors.items()
     ]
-
-
-def _kept(predictors: dict[str, Json], seen: Json | None) -> dict[str, Json]:
-    """What is there, as it is there, and what is started."""
-    return predictors | {one["name"]: one for one in (seen["spec"]["predictors"] if seen else ())}
-
-
-def _is_ready(pod: Json) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
 def _ip(pod: Json) -> str:
