@@ -275,7 +275,7 @@ class SeldonServing(Block):
             await self._wait_moved(cluster, desk.service, stage)
 
     def _predictors(self, look: Look, split: Split, store: Store) -> dict[str, Json]:
-        """Every predictor that is there or in the split: one that answers as it is there, others as they are started."""
+        """Every predictor that is there or in the split: those that answer as they are, others as they are started."""
         arms = {manifests.name_of(arm): arm for arm in split.arms}
         new = {name: arm for name, arm in arms.items() if name not in look.predictors or not look.answers(name)}
         return look.predictors | {name: self._rendered(look.service, arm, store) for name, arm in new.items()}
