@@ -11,14 +11,24 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.cluster.cache import TOOLS, digest, kept, run
+from tests.cluster.cache import digest, kept, run
 
 PAUSE = "localhost/pause:1"
 PYTHON = f"localhost/python:{sys.version_info.major}.{sys.version_info.minor}"
-ISOLATION = {"BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": "vfs"}
+ISOLATION = {"BUILDAH_ISOLATION": "chroot"}
 """Tells buildah to need no more than root."""
 
-_LEFT_OUT = shutil.ignore_patterns("__pycache__", "test", "tests", "*.a", "*.pyc", "idlelib", "*tk*", "site-packages")
+_PYTHON_WITHOUT = shutil.ignore_patterns(
+    "__pycache__", "include", "test", "tests", "*.a", "idlelib", "*tk*", "site-packages"
+)
+_DEBIAN_WITHOUT = (
+    "./dev/*",
+    "./usr/share/doc",
+    "./usr/share/man",
+    "./usr/share/locale",
+    "./usr/share/perl",
+    "./usr/lib/*/perl",
+)
 
 
 def images(programs: Path) -> list[Path]:
@@ -34,33 +44,37 @@ def images(programs: Path) -> list[Path]:
 
 
 def _make(folder: Path, programs: Path, release: str) -> None:
-    with _container(folder / "pause.tar", PAUSE, {"--entrypoint": '["/pause"]'}) as root:
+    with _image(folder, "pause", PAUSE, {"--entrypoint": '["/pause"]'}) as root:
         shutil.copy(programs / "pause", root / "pause")
-    with _container(folder / "python.tar", PYTHON, {"--env": "PYTHONUNBUFFERED=1"}) as root:
+    with _image(folder, "python", PYTHON, {"--env": "PYTHONUNBUFFERED=1"}) as root:
         _debian(root, release)
         _python(root)
 
 
 @contextmanager
-def _container(archive: Path, name: str, settings: Mapping[str, str]) -> Generator[Path]:
-    """An empty root folder, which is saved as the image `name` afterwards."""
-    with tempfile.TemporaryDirectory(dir=TOOLS, prefix="storage-") as storage:
-        buildah = ["buildah", "--root", f"{storage}/root", "--runroot", f"{storage}/run"]
-        container = run(*buildah, "from", "scratch", env=ISOLATION).strip()
-        mounted = Path(run(*buildah, "mount", container, env=ISOLATION).strip())
-        yield mounted
-        options = [word for option in settings.items() for word in option]
-        run(*buildah, "config", *options, container, env=ISOLATION)
-        run(*buildah, "commit", "--rm", container, f"docker-archive:{archive}:{name}", env=ISOLATION)
+def _image(folder: Path, stem: str, name: str, settings: Mapping[str, str]) -> Generator[Path]:
+    """An empty root folder, which becomes the image `name` in the archive `STEM.tar`."""
+    root, layer, store = folder / "root", folder / "layer.tar", folder / "store"
+    root.mkdir(mode=0o755)
+    yield root
+    run("tar", "cf", layer, "-C", root, ".")
+    buildah = ("buildah", "--root", store, "--runroot", folder / "run", "--storage-driver", "vfs")
+    container = run(*buildah, "from", "scratch", env=ISOLATION).strip()
+    run(*buildah, "add", container, layer, "/", env=ISOLATION)
+    run(*buildah, "config", *(word for option in settings.items() for word in option), container)
+    run(*buildah, "commit", "--rm", container, f"docker-archive:{folder / stem}.tar:{name}", env=ISOLATION)
+    layer.unlink()
+    for made in (root, store, folder / "run"):
+        shutil.rmtree(made)
 
 
 def _debian(root: Path, release: str) -> None:
     """Fill a root folder with what this machine's Python needs of its distribution, and with little else."""
+    include = ",".join(["ca-certificates", *_packages()])
     with tempfile.TemporaryDirectory() as work:
-        archive = Path(work) / "root.tar"
-        include = ",".join(["ca-certificates", *_packages()])
+        archive = Path(work) / "debian.tar"
         run("mmdebstrap", "--variant=minbase", f"--include={include}", release, archive)
-        run("tar", "xf", archive, "-C", root, "--exclude=./dev/*", "--exclude=./usr/share/doc/*")
+        run("tar", "xf", archive, "-C", root, *(f"--exclude={path}" for path in _DEBIAN_WITHOUT))
 
 
 def _distributed() -> bool:
@@ -85,6 +99,10 @@ def _packages() -> list[str]:
 
 def _python(root: Path) -> None:
     if not _distributed():
-        shutil.copytree(sys.base_prefix, root / "usr" / "local", symlinks=True, dirs_exist_ok=True, ignore=_LEFT_OUT)
+        shutil.copytree(
+            sys.base_prefix, root / "usr" / "local", symlinks=True, dirs_exist_ok=True, ignore=_PYTHON_WITHOUT
+        )
         run("ldconfig", "-r", root)
-        run("chroot", root, "/usr/local/bin/python3", "-m", "ensurepip", "--default-pip")
+        python = ("chroot", root, "/usr/local/bin/python3", "-m")
+        run(*python, "ensurepip", "--default-pip")
+        run(*python, "compileall", "-q", "/usr/local/lib")  # a pod could not keep what it compiles
