@@ -117,6 +117,19 @@ class Cluster:
         whole = [{"apiVersion": kind.api_version, "kind": kind.name, **one} for one in found["items"]]
         return whole, found["metadata"]["resourceVersion"]
 
+    async def kind_of(self, body: Json) -> Kind:
+        """What kind of object a manifest is, as the API server lists it.
+
+        Raises:
+            LookupError: If the API server knows no such kind.
+        """
+        version, name = body["apiVersion"], body["kind"]
+        found = await self.request("GET", ("/apis/" if "/" in version else "/api/") + version)
+        for one in found["resources"]:
+            if one["kind"] == name and "/" not in one["name"]:
+                return Kind(name, version, one["name"], one["namespaced"])
+        raise LookupError(f"the API server knows no {name} of {version}")
+
     async def create(self, kind: Kind, body: Json) -> Json:
         """Put a new object there."""
         return await self.request("POST", kind.path(body["metadata"].get("namespace", "")), body)
