@@ -11,13 +11,15 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby, product
+from itertools import groupby, pairwise
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from tests.cluster.kube import Json
 
 LASTING_SECONDS = 1.0
+BRIEF_SECONDS = 0.4  # what is shorter, a sample may miss
 _NAMES = {"state", "ready"}
 _ROUTED = ("routes ", "mirror ")
 
@@ -124,8 +126,10 @@ class Comparison:
         if end is None:
             yield f"end: {_differing(samples[-1], history[-1])}"
             end = len(history) - 1
-        yield from _order(step, samples, history)
-        yield from _lasting(samples, history[: end + 1], [one.seconds for one in moments[: end + 1]])
+        facts = _Facts(step.wanted, self._recorded_pods.sizes, {name for one in [*samples, *history] for name in one})
+        lengths = [after - before for before, after in pairwise([*times, inf])]
+        yield from facts.order(samples, lengths, history)
+        yield from facts.lasting(samples, history[: end + 1], [one.seconds for one in moments[: end + 1]])
         yield from _afterwards(history[end:])
         yield from _objects(step.objects, moments[end].objects)
 
@@ -145,24 +149,55 @@ def _differing(recorded: Facts, replayed: Facts) -> str:
     return "; ".join(each) or "each fact by itself is there, but never all at once"
 
 
-def _order(step: Step, samples: list[Facts], history: list[Facts]) -> Iterator[str]:
-    """Each fact's values in their order, and beside them those of the facts that depend on each other."""
-    names = sorted({name for one in [*samples, *history] for name in one})
-    stale = {name for name in names if name.startswith("deployment ") and not _is_wanted(step, name)}
-    firm = [name for name in names if name not in stale]
-    pairs = [pair for pair in product(firm, firm) if _depend(*pair)]
-    for each in [*((name,) for name in firm), *pairs]:
-        recorded = _values(samples, each)
-        if not _embeds(recorded, _values(history, each)):
-            yield f"order of {' and '.join(each)}: {recorded} recorded, {_values(history, each)} replayed"
-    for name in stale:
-        recorded, replayed = ([_generation(one) for one in _values(each, (name,))] for each in (samples, history))
-        if not _embeds(recorded, replayed):
-            yield f"order of {name}: generations {recorded} recorded, {replayed} replayed"
+class _Facts:
+    """The names of a step's facts, and which of them show the same each time.
+
+    How a Deployment goes away, and in what order the pods of one that has many become ready, is an accident of the
+    moment: of those only what lasted counts.
+    """
+
+    def __init__(self, wanted: set[str], sizes: dict[str, list[int]], names: set[str]) -> None:
+        many = {name for name, each in sizes.items() if max(each) > 1}
+        deployments = {name for name in names if name.startswith("deployment ")}
+        self._loose = {
+            name for name in deployments
+            if (bare := name.removeprefix("deployment ")) in many or not bare.startswith(tuple(wanted))
+        }  # fmt: skip
+        self._firm = sorted(names - self._loose)
+        pairs = [(one, other) for one in self._firm for other in self._firm if _depend(one, other)]
+        self._tuples: list[tuple[str, ...]] = [*((name,) for name in self._firm), *pairs]
+        self._single = [
+            (f"deployment {pods.split()[1]}", pods) for pods in self._firm
+            if pods.startswith("pods ") and f"deployment {pods.split()[1]}" in self._firm
+        ]  # fmt: skip
+
+    def order(self, samples: list[Facts], lengths: list[float], history: list[Facts]) -> Iterator[str]:
+        """Each fact's values in their order, and beside them those of the facts that depend on each other."""
+        for names in self._tuples:
+            recorded, replayed = _values(samples, names), _values(history, names)
+            if not _embeds(recorded, replayed):
+                yield f"order of {' and '.join(names)}: {recorded} recorded, {replayed} replayed"
+        for name in sorted(self._loose):
+            recorded = [value for (value,), length in _stretches(samples, lengths, (name,)) if length >= LASTING_SECONDS]
+            replayed = [value for (value,) in _values(history, (name,))]
+            if not _embeds(recorded, replayed):
+                yield f"order of {name}: {recorded} recorded, {replayed} replayed"
+
+    def lasting(self, samples: list[Facts], history: list[Facts], lengths: list[float]) -> Iterator[str]:
+        """What lasted in the replay must have been seen in the recording; what was before the step may not be."""
+        single = [((name,), LASTING_SECONDS) for name in [*self._firm, *sorted(self._loose)]]
+        for names, least in [*single, *((pair, BRIEF_SECONDS) for pair in self._single)]:
+            seen = [[one.get(name) for name in names] for one in samples]
+            for value, length in _stretches(history, lengths, names)[1:]:
+                if length >= least and value not in seen and (least > BRIEF_SECONDS or _at_rest(*value)):
+                    said = f"{' and '.join(names)}: {value} for {length:.1f} s in the replay"
+                    yield f"{said}, never recorded"
 
 
-def _is_wanted(step: Step, name: str) -> bool:
-    return name.removeprefix("deployment ").startswith(tuple(step.wanted))
+def _at_rest(deployment: Json | None, pods: list[Any] | None) -> bool:
+    """Whether a Deployment waits for its pods, rather than for the controllers."""
+    settled = deployment is not None and deployment["observedGeneration"] == deployment["generation"]
+    return settled and bool(deployment and deployment["updatedReplicas"]) and pods is not None and not pods[0][1]
 
 
 def _depend(one: str, other: str) -> bool:
@@ -174,12 +209,20 @@ def _depend(one: str, other: str) -> bool:
     return one.startswith(_ROUTED) and other.startswith("pods ")
 
 
+def _stretches(history: list[Facts], lengths: list[float], names: tuple[str, ...]) -> list[tuple[list[Any], float]]:
+    """The values of some facts one after the other, and for how long they held."""
+    found: list[tuple[list[Any], float]] = []
+    for one, length in zip(history, lengths, strict=True):
+        value = [one.get(name) for name in names]
+        if found and found[-1][0] == value:
+            found[-1] = value, found[-1][1] + length
+        else:
+            found.append((value, length))
+    return found
+
+
 def _values(history: list[Facts], names: tuple[str, ...]) -> list[list[Any]]:
     return [key for key, _ in groupby([one.get(name) for name in names] for one in history)]
-
-
-def _generation(value: list[Any]) -> int | None:
-    return None if value[0] is None else value[0]["generation"]
 
 
 def _embeds(recorded: list[Any], history: list[Any]) -> bool:
@@ -188,24 +231,16 @@ def _embeds(recorded: list[Any], history: list[Any]) -> bool:
     return all(one in rest for one in recorded)
 
 
-def _lasting(samples: list[Facts], history: list[Facts], seconds: list[float]) -> Iterator[str]:
-    """What lasted in the replay must have been seen in the recording; what was before the step may not be."""
-    for name in sorted({name for one in history for name in one}):
-        seen = [one.get(name) for one in samples]
-        place = 0
-        for value, stretch in groupby(history, lambda one: one.get(name)):  # noqa: B023
-            length = len(list(stretch))
-            lasted = sum(seconds[place : place + length])
-            if place and lasted >= LASTING_SECONDS and value not in seen:
-                yield f"{name}: {value} for {lasted:.1f} s in the replay, never recorded"
-            place += length
-
-
 def _afterwards(history: list[Facts]) -> Iterator[str]:
-    for name in sorted({name for one in history for name in one if _ours(name)}):
+    for name in sorted({name for one in history for name in one}):
         values = _values(history, (name,))
-        if len(values) > 1:
+        if len(values) > 1 and (_ours(name) or _stays(values[0][0])):
             yield f"{name}: went on to {values[1:]} after what was recorded last"
+
+
+def _stays(pods: Any) -> bool:
+    """Whether these are pods of which none was being deleted."""
+    return isinstance(pods, list) and not any(deleting for _, deleting in pods)
 
 
 # --- objects ---------------------------------------------------------------------------------

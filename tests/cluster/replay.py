@@ -19,7 +19,7 @@ _KINDS = (
     kube.SELDON_DEPLOYMENT, kube.DEPLOYMENT, kube.SERVICE, kube.VIRTUAL_SERVICE, kube.DESTINATION_RULE, kube.HPA,
     kube.PDB, kube.POD,
 )  # fmt: skip
-_QUIET_SECONDS, _SILENT_SECONDS, _LONGEST_SECONDS = 2.0, 8.0, 60.0
+_QUIET_SECONDS, _SILENT_SECONDS, _LONGEST_SECONDS = 2.0, 20.0, 90.0
 
 
 async def replay(cluster: Cluster, namespace: str, steps: list[Step]) -> tuple[list[str], list[list[Moment]]]:
@@ -104,17 +104,14 @@ class _Watcher:
 
     async def quiet(self, wanted: dict[str, Any] | None, pods: Pods) -> None:
         """Wait until the wanted facts have held for a while, or nothing happens any more."""
-        began = changed = time.monotonic()
-        facts = None
+        began = time.monotonic()
         while time.monotonic() < began + _LONGEST_SECONDS:
-            await asyncio.sleep(0.05)
-            now = _entry(self.world)
-            if now != facts:
-                facts, changed = now, time.monotonic()
+            await asyncio.sleep(0.1)
             try:
-                reached = wanted is None or pods.facts(self._renamed(now)) == wanted
-            except KeyError:
+                reached = wanted is None or pods.facts(self._renamed(_entry(self.world))) == wanted
+            except KeyError:  # a pod that the recording does not have
                 reached = False
+            changed = max(began, self.seen[-1].at if self.seen else 0.0)
             if time.monotonic() - changed >= (_QUIET_SECONDS if reached else _SILENT_SECONDS):
                 return
 
