@@ -53,7 +53,8 @@ class Moment:
 
 def read(path: Path) -> list[Step]:
     """The steps of a recording."""
-    return [Step(*(one[key] for key in ("apply", "answer", "timeline", "objects"))) for one in json.loads(path.read_text())]
+    parts = ("apply", "answer", "timeline", "objects")
+    return [Step(*(one[part] for part in parts)) for one in json.loads(path.read_text())]
 
 
 # --- facts -----------------------------------------------------------------------------------
@@ -69,7 +70,8 @@ class Pods:
                 first.setdefault((deployment, name), number)
         self._group: dict[tuple[str, str], int] = {}
         self.sizes: dict[str, list[int]] = {}
-        for deployment, pods in groupby(sorted(first, key=lambda pod: (pod[0], first[pod], pod[1])), lambda pod: pod[0]):
+        in_order = sorted(first, key=lambda pod: (pod[0], first[pod], pod[1]))
+        for deployment, pods in groupby(in_order, lambda pod: pod[0]):
             self._assign(deployment, list(pods), first, (sizes or {}).get(deployment))
 
     def _assign(self, deployment: str, pods: list[Any], first: dict[Any, int], sizes: list[int] | None) -> None:
@@ -108,10 +110,11 @@ class Comparison:
         """What the two disagree about, in words; empty if they agree."""
         found = [f"step {number}: {said}" for number in range(len(self._steps)) for said in self._step(number)]
         ours, theirs = self._recorded_pods.sizes, self._replayed_pods.sizes
-        for name in sorted(ours.keys() | theirs.keys()):
-            if sum(ours.get(name, [])) != sum(theirs.get(name, [])):
-                found.append(f"pods of {name}: {ours.get(name)} recorded, {theirs.get(name)} replayed")
-        return found
+        return found + [
+            f"pods of {name}: {ours.get(name)} recorded, {theirs.get(name)} replayed"
+            for name in sorted(ours.keys() | theirs.keys())
+            if sum(ours.get(name, [])) != sum(theirs.get(name, []))
+        ]
 
     def _step(self, number: int) -> Iterator[str]:
         step, moments = self._steps[number], self._replay[number]
@@ -178,7 +181,8 @@ class _Facts:
             if not _embeds(recorded, replayed):
                 yield f"order of {' and '.join(names)}: {recorded} recorded, {replayed} replayed"
         for name in sorted(self._loose):
-            recorded = [value for (value,), length in _stretches(samples, lengths, (name,)) if length >= LASTING_SECONDS]
+            stretches = _stretches(samples, lengths, (name,))
+            recorded = [value for (value,), length in stretches if length >= LASTING_SECONDS]
             replayed = [value for (value,) in _values(history, (name,))]
             if not _embeds(recorded, replayed):
                 yield f"order of {name}: {recorded} recorded, {replayed} replayed"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from tests.cluster import kube
-from tests.cluster.kube import Cluster, Event, Json, Kind, Refused
+from tests.cluster.kube import Client, Event, Json, Kind, Refused
 from tests.cluster.recordings import Moment, Pods, Step
 
 RECORDED_IN = "mlops"
@@ -22,7 +22,7 @@ _KINDS = (
 _QUIET_SECONDS, _SILENT_SECONDS, _LONGEST_SECONDS = 2.0, 20.0, 90.0
 
 
-async def replay(cluster: Cluster, namespace: str, steps: list[Step]) -> tuple[list[str], list[list[Moment]]]:
+async def replay(cluster: Client, namespace: str, steps: list[Step]) -> tuple[list[str], list[list[Moment]]]:
     """Apply the steps in a namespace of their own; the answers, and for each step what followed."""
     answers: list[str] = []
     replayed: list[list[Moment]] = []
@@ -37,7 +37,7 @@ async def replay(cluster: Cluster, namespace: str, steps: list[Step]) -> tuple[l
 
 
 @asynccontextmanager
-async def _namespace(cluster: Cluster, name: str) -> AsyncIterator[None]:
+async def _namespace(cluster: Client, name: str) -> AsyncGenerator[None]:
     await cluster.create(kube.NAMESPACE, {"metadata": {"name": name}})
     account = Kind("ServiceAccount", "v1", "serviceaccounts")
     async with asyncio.timeout(30):
@@ -49,7 +49,7 @@ async def _namespace(cluster: Cluster, name: str) -> AsyncIterator[None]:
         await cluster.delete(kube.NAMESPACE, "", name)
 
 
-async def _apply(cluster: Cluster, namespace: str, manifest: Json) -> str:
+async def _apply(cluster: Client, namespace: str, manifest: Json) -> str:
     """What `kubectl apply --server-side` would say."""
     body: Json = json.loads(json.dumps(manifest).replace(f'"{RECORDED_IN}"', f'"{namespace}"'))
     try:
@@ -93,7 +93,7 @@ class _Watcher:
         self.world: dict[str, Json] = {}
         self.listed = 0
 
-    async def follow(self, cluster: Cluster, kind: Kind) -> None:
+    async def follow(self, cluster: Client, kind: Kind) -> None:
         """Note the events of one kind, until cancelled."""
         async for event in cluster.follow(kind, self._namespace):
             if event is None:
@@ -148,7 +148,7 @@ class _Watcher:
 
 
 @asynccontextmanager
-async def _watching(cluster: Cluster, namespace: str) -> AsyncIterator[_Watcher]:
+async def _watching(cluster: Client, namespace: str) -> AsyncGenerator[_Watcher]:
     watcher = _Watcher(namespace)
     tasks = [asyncio.ensure_future(watcher.follow(cluster, kind)) for kind in _KINDS]
     try:

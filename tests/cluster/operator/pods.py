@@ -127,9 +127,9 @@ def _complete_environment(sdep: Json, predictor: Json, unit: Json, container: Js
         "MLSERVER_GRPC_PORT": endpoint["grpcPort"],
     }
     if unit.get("parameters"):
-        unless_set["PREDICTIVE_UNIT_PARAMETERS"] = _compact([
-            {key: one.get(key, "") for key in ("name", "value", "type")} for one in unit["parameters"]
-        ])
+        unless_set["PREDICTIVE_UNIT_PARAMETERS"] = _compact(
+            [{key: one.get(key, "") for key in ("name", "value", "type")} for one in unit["parameters"]]
+        )
     named = {one["name"] for one in environment}
     always = {
         "PREDICTIVE_UNIT_ID": name,

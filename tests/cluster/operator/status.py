@@ -27,9 +27,7 @@ class Condition:
         """The condition that the API server keeps."""
         at = document.get("lastTransitionTime")
         when = datetime.fromisoformat(at) if at else _LONG_AGO
-        return cls(
-            document["type"], document["status"], document.get("reason", ""), document.get("message", ""), when
-        )
+        return cls(document["type"], document["status"], document.get("reason", ""), document.get("message", ""), when)
 
     def write(self) -> Json:
         """As the API server keeps it, where what is empty is left out."""
