@@ -15,6 +15,7 @@ from prefect_mlops.blocks.local_serving import LocalServing
 from prefect_mlops.blocks.log import NoLog, ReleaseLog
 from prefect_mlops.blocks.records import Source, Spools
 from prefect_mlops.blocks.registry import ModelRegistry
+from prefect_mlops.blocks.seldon_serving import SeldonServing
 from prefect_mlops.blocks.split import Address, Counters, Observed, Split
 from prefect_mlops.blocks.store import Store
 from prefect_mlops.blocks.writer import os_user
@@ -33,8 +34,12 @@ class ServingTarget(Protocol):
         """Second part of every service's path."""
         ...
 
-    def refusals(self, service: str, split: Split) -> list[str]:
+    def refusals(self, service: str, split: Split, store: Store) -> list[str]:
         """What in `split` it cannot do, as sentences; asked before anything changes."""
+        ...
+
+    def tenable(self, service: str, split: Split) -> Split:
+        """`split` without the warm arms that are there already, do not come up, and would keep it from being served."""
         ...
 
     def apply(self, service: str, split: Split, *, fence: int, store: Store) -> None:
@@ -106,7 +111,7 @@ class Environment(Block):
 
     _block_type_name = "MLOps Environment"
     _block_type_slug = "mlops-environment"
-    _targets: ClassVar[dict[str, type[Block]]] = {"local-serving": LocalServing}
+    _targets: ClassVar[dict[str, type[Block]]] = {"local-serving": LocalServing, "seldon-serving": SeldonServing}
 
     name: Label = Field(title="Name", description="Name of the environment, which is also the name of its log.")
     store: str = Field(
