@@ -8,6 +8,7 @@ from typing import Any
 
 from prefect_mlops.blocks.release import Release
 from prefect_mlops.blocks.store import Store
+from prefect_mlops.deployments.server._segments import seal
 from tests.deployments.server.models import write_model
 
 
@@ -17,6 +18,16 @@ def put_release(store: Store, scratch: Path, fitted: Any, signature: dict[str, A
     other = store.put(b"of no matter here")
     names = dict.fromkeys(("data", "code", "runtime", "tests", "probes"), other)
     return store.put_release(Release(service=service, model=store.add(scratch / "model").id, **names))
+
+
+def put_segment(store: Store, namespace: str, service: str, spool: Path, instance: str = "pod-1") -> str:
+    """Seal a spool file, and take the segment to the store as a server does; returns its key."""
+    segment = seal(spool)
+    assert segment is not None
+    key = f"records/{namespace}/{service}/{instance}/{segment.name}"
+    store._guarded.put_new(key, segment.read_bytes())
+    segment.unlink()
+    return key
 
 
 def write_store_config(home: Path, store: Store, release: str, /, **more: Any) -> Path:

@@ -96,6 +96,7 @@ class MemoryTarget:
 
     gateway: Gateway
     mishap: Step = no_mishap
+    namespace: str = "memory"
 
     def refusals(self, service: str, split: Split, store: Store) -> list[str]:
         return ["there is no shadow here"] if any(arm.role == "shadow" for arm in split.arms) else []
