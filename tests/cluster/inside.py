@@ -33,6 +33,8 @@ def main() -> int:
     node = Node(home)
     try:
         _bring_up(node)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except Exception as why:
         print(f"the node did not come up: {why}\n{_last_lines(node)}", file=sys.stderr)
         return 1
