@@ -2,48 +2,62 @@
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 from typing import Protocol
 
+from filelock import FileLock
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from prefect_mlops.blocks import _seldon_manifest as manifests
 from prefect_mlops.blocks._kubernetes import MANAGER, Cluster, Json, Owned, Stale
+from prefect_mlops.blocks._supervisor import write_atomically
 from prefect_mlops.blocks.errors import FenceTooLow, TargetUnreachable
 
 TRIES = 20
-_TOMB = "prefect-mlops-fence"
 
 
 class Desk(Protocol):
-    """Where a SeldonDeployment is written."""
+    """Where the SeldonDeployment of one service is written, on behalf of one log entry."""
 
     service: str
 
-    def check(self, seen: Json | None) -> None:
-        """Raise FenceTooLow if what was seen was written on behalf of a later entry than ours."""
+    async def check(self, seen: Json | None) -> None:
+        """Raise FenceTooLow if the cluster shows what was written on behalf of a later entry, or the desk has that."""
         ...
 
-    async def write(self, fence: int, predictors: list[Json]) -> None:
-        """Have this list of predictors; raises FenceTooLow."""
+    async def try_out(self, seen: Json | None, predictors: list[Json]) -> None:
+        """Have the API server and the webhook judge a list; nothing is changed.
+
+        Raises:
+            Owned, Refused: If it could not be written.
+        """
+        ...
+
+    async def write(self, predictors: list[Json]) -> None:
+        """Have this list of predictors.
+
+        Raises:
+            FenceTooLow: If somebody with a higher fence wrote. Nothing was changed.
+            Owned: If another field manager owns the predictors. Nothing was changed.
+            Refused: If it is not taken. Nothing was changed.
+            TargetUnreachable: If the API server does not answer.
+        """
+        ...
+
+    async def delete(self) -> None:
+        """Have no SeldonDeployment, and keep the fence; raises what `write` raises."""
         ...
 
 
 class ClusterDesk:
     """Writes to the API server."""
 
-    def __init__(self, cluster: Cluster, service: str) -> None:
-        self.service, self._cluster, self._fence = service, cluster, -1
+    def __init__(self, cluster: Cluster, service: str, fence: int) -> None:
+        self.service, self._cluster, self._fence = service, cluster, fence
 
-    async def read(self) -> Json | None:
-        """The SeldonDeployment, or None."""
-        return await self._cluster.get("seldondeployments", self.service)
-
-    def check(self, seen: Json | None) -> None:
-        """Raise FenceTooLow if what was seen was written on behalf of a later entry than ours."""
-        highest = manifests.fence_of(seen)
-        if highest is not None and highest > self._fence:
-            raise FenceTooLow(self.service, self._fence, highest)
+    async def check(self, seen: Json | None) -> None:
+        """See `Desk`."""
+        _refuse_lower(self.service, self._fence, manifests.fence_of(seen))
 
     async def try_out(self, seen: Json | None, predictors: list[Json]) -> None:
         """Have the API server and the webhook judge a list; nothing is changed.
@@ -61,40 +75,26 @@ class ClusterDesk:
             if set(owned.managers) != {MANAGER}:
                 raise
 
-    async def write(self, fence: int, predictors: list[Json]) -> None:
-        """Have this list of predictors.
-
-        Raises:
-            FenceTooLow: If somebody with a higher fence wrote. Nothing was changed.
-            Owned: If another field manager owns the predictors. Nothing was changed.
-            Refused: If the API server or the webhook does not take it. Nothing was changed.
-            TargetUnreachable: If the API server does not answer.
-        """
-        self._fence = fence
+    async def write(self, predictors: list[Json]) -> None:
+        """See `Desk`."""
         async for attempt in _guarded():
             with attempt:
-                seen = await self.read()
-                if seen is None:
-                    await self._create(predictors)
-                else:
-                    self.check(seen)
-                    await self._change(seen, predictors)
+                seen = await self._read()
+                await self.check(seen)
+                await (self._create(predictors) if seen is None else self._change(seen, predictors))
 
-    async def delete(self, fence: int) -> None:
-        """Have no SeldonDeployment, and keep the fence; raises what `write` raises."""
-        self._fence = fence
+    async def delete(self) -> None:
+        """See `Desk`."""
         async for attempt in _guarded():
             with attempt:
-                seen = await self.read()
-                self.check(seen)
+                seen = await self._read()
+                await self.check(seen)
                 await self._keep_fence()
                 if seen is not None:
                     await self._cluster.delete("seldondeployments", seen)
 
-    async def kept_fence(self) -> int | None:
-        """The highest fence of a SeldonDeployment that was deleted; None if none ever was."""
-        tomb = await self._cluster.get("configmaps", self._tomb)
-        return None if tomb is None else int(tomb["data"]["fence"])
+    async def _read(self) -> Json | None:
+        return await self._cluster.get("seldondeployments", self.service)
 
     async def _create(self, predictors: list[Json]) -> None:
         await self._check_kept()
@@ -106,9 +106,7 @@ class ClusterDesk:
             raise
 
     async def _check_kept(self) -> None:
-        highest = await self.kept_fence()
-        if highest is not None and highest > self._fence:
-            raise FenceTooLow(self.service, self._fence, highest)
+        _refuse_lower(self.service, self._fence, await kept_fence(self._cluster, self.service))
 
     async def _change(self, seen: Json, predictors: list[Json]) -> None:
         manifest = self._manifest(self._fence, predictors, seen["metadata"]["resourceVersion"])
@@ -120,22 +118,64 @@ class ClusterDesk:
             await self._cluster.apply("seldondeployments", manifest, force=True)
 
     async def _keep_fence(self) -> None:
-        tomb = await self._cluster.get("configmaps", self._tomb)
-        data = {"fence": str(self._fence)}
-        if tomb is None:
-            metadata = {"name": self._tomb, "labels": dict(manifests.MANAGED)}
-            await self._cluster.create(
-                "configmaps", {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
-            )
-        elif int(tomb["data"]["fence"]) < self._fence:
-            await self._cluster.replace("configmaps", {**tomb, "data": data})
+        kept = await self._cluster.get("configmaps", manifests.tomb_name(self.service))
+        tomb = manifests.tomb(self._cluster.namespace, self.service, self._fence)
+        if kept is None:
+            await self._cluster.create("configmaps", tomb)
+        elif int(kept["data"]["fence"]) < self._fence:
+            await self._cluster.replace("configmaps", {**kept, "data": tomb["data"]})
 
     def _manifest(self, fence: int, predictors: list[Json], version: str | None = None) -> Json:
         return manifests.deployment(self._cluster.namespace, self.service, fence, predictors, version)
 
+
+class FileDesk:
+    """Writes to a folder from which others, such as Argo CD, take what the cluster shall have."""
+
+    def __init__(self, cluster: Cluster, service: str, fence: int, folder: Path) -> None:
+        self.service, self._cluster, self._fence, self._folder = service, cluster, fence, folder
+
+    async def check(self, seen: Json | None) -> None:
+        """See `Desk`."""
+        for manifest in (seen, self._read()):
+            _refuse_lower(self.service, self._fence, manifests.fence_of(manifest))
+
+    async def try_out(self, seen: Json | None, predictors: list[Json]) -> None:
+        """See `Desk`; whoever takes the files owns the predictors, so that is no obstacle."""
+        manifest = manifests.deployment(self._cluster.namespace, self.service, 0, predictors)
+        await self._cluster.apply("seldondeployments", manifest, force=True, dry_run=True)
+
+    async def write(self, predictors: list[Json]) -> None:
+        """See `Desk`."""
+        self._put(manifests.deployment(self._cluster.namespace, self.service, self._fence, predictors))
+
+    async def delete(self) -> None:
+        """See `Desk`: the file then holds nothing but the fence."""
+        self._put(manifests.tomb(self._cluster.namespace, self.service, self._fence))
+
+    def _put(self, manifest: Json) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._folder / f".{self.service}.lock"):
+            _refuse_lower(self.service, self._fence, manifests.fence_of(self._read()))
+            write_atomically(self._path, manifests.as_text(manifest).encode())
+
+    def _read(self) -> Json | None:
+        return manifests.read_text(self._path.read_text()) if self._path.exists() else None
+
     @property
-    def _tomb(self) -> str:
-        return f"{self.service}-{_TOMB}"
+    def _path(self) -> Path:
+        return self._folder / f"{self.service}.yaml"
+
+
+async def kept_fence(cluster: Cluster, service: str) -> int | None:
+    """The highest fence of a SeldonDeployment that was deleted; None if none ever was."""
+    tomb = await cluster.get("configmaps", manifests.tomb_name(service))
+    return None if tomb is None else int(tomb["data"]["fence"])
+
+
+def _refuse_lower(service: str, fence: int, highest: int | None) -> None:
+    if highest is not None and highest > fence:
+        raise FenceTooLow(service, fence, highest)
 
 
 def _guarded() -> AsyncRetrying:
@@ -146,10 +186,3 @@ def _guarded() -> AsyncRetrying:
         wait=wait_fixed(0.1),
         reraise=True,
     )
-
-
-def as_text(manifest: Json) -> str:
-    """A manifest as YAML that is the same for ever."""
-    import yaml
-
-    return yaml.safe_dump(json.loads(json.dumps(manifest)), sort_keys=True, allow_unicode=True, width=100)

@@ -148,10 +148,12 @@ class Look:
 
     def is_up(self, name: str) -> bool:
         """Whether every Deployment of a predictor is as it is asked for, and available."""
-        return name in self.predictors and self.lacks(name) is None
+        return self.lacks(name) is None
 
     def lacks(self, name: str) -> str | None:
-        """What a predictor that is asked for lacks to be up, in words; None where it is."""
+        """What a predictor lacks to be up, in words; None where it is."""
+        if name not in self.predictors:
+            return "the cluster was not told of it"
         wanted, found = self._spec(name), self.deployments_of(name)
         if not found:
             return "Seldon's operator made no Deployment for it; is the operator running?"
@@ -179,7 +181,7 @@ class Look:
                 yield from _pod_troubles(pod)
 
     def _spec(self, name: str) -> str | None:
-        return (self.predictors[name].get("annotations") or {}).get(SPEC)
+        return (self.predictors.get(name, {}).get("annotations") or {}).get(SPEC)
 
 
 def _pod_troubles(pod: Json) -> Iterator[Trouble]:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from prefect_mlops.blocks._canonical import canonical, digest
 from prefect_mlops.blocks.split import Arm, Split
 
@@ -130,6 +132,28 @@ def deployment(
         metadata["resourceVersion"] = version
     spec = {"protocol": "seldon", "predictors": list(predictors)}
     return {"apiVersion": API, "kind": "SeldonDeployment", "metadata": metadata, "spec": spec}
+
+
+def tomb_name(service: str) -> str:
+    """The ConfigMap that keeps the fence of a service whose SeldonDeployment was deleted."""
+    return f"{service}-prefect-mlops-fence"
+
+
+def tomb(namespace: str, service: str, fence: int) -> Json:
+    """What stays of a SeldonDeployment that was deleted, so that nobody who stalled makes it again."""
+    metadata = {"name": tomb_name(service), "namespace": namespace, "labels": dict(MANAGED)}
+    metadata["annotations"] = {FENCE: str(fence)}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"fence": str(fence)}}
+
+
+def as_text(manifest: Json) -> str:
+    """A manifest as YAML; the same bytes for the same manifest."""
+    return yaml.safe_dump(manifest, sort_keys=True, allow_unicode=True, width=2**20)
+
+
+def read_text(text: str) -> Json:
+    """The manifest that `as_text` wrote."""
+    return yaml.safe_load(text)
 
 
 def fence_of(manifest: Mapping[str, Any] | None) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, model_validator
@@ -51,7 +52,7 @@ class Graph(Value):
     containers: list[Pure] = Field(
         default=[], title="Containers", description="Containers of the other nodes, as Kubernetes writes them."
     )
-    explainer: Pure | None = Field(default=None, title="Explainer", description="Seldon's explainer of the predictor.")
+    explainer: Pure = Field(default={}, title="Explainer", description="Seldon's explainer; none if left empty.")
 
     @model_validator(mode="after")
     def _whole(self) -> Graph:
@@ -71,6 +72,11 @@ class Graph(Value):
         return self
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it is the model alone, which any target serves."""
+        return not self.has_nodes and not self.explainer
+
+    @property
     def has_nodes(self) -> bool:
         """Whether it is more than the model alone, so that Seldon's executor has to call its nodes."""
         return len(list(_walk(self.nodes))) > 1
@@ -82,6 +88,13 @@ class Graph(Value):
     def component_specs(self) -> tuple[Json, ...]:
         """What Seldon runs for the nodes beside the model, each in pods of its own."""
         return tuple({"spec": {"containers": [copy.deepcopy(container)]}} for container in self.containers)
+
+
+def keep_graph(store: Store, graph: Graph, folder: Path) -> str:
+    """Keep a graph as a component of a release, by way of a `folder` that is not there yet; returns its snapshot."""
+    folder.mkdir()
+    (folder / FILE).write_bytes(graph.canonical())
+    return store.add(folder).id
 
 
 def graph_of(store: Store, release: str) -> Graph | None:

@@ -15,10 +15,10 @@ from anyio.from_thread import start_blocking_portal
 from prefect.blocks.core import Block
 from pydantic import Field, TypeAdapter, ValidationError
 
-from prefect_mlops.blocks import _seldon_manifest as manifests
+from prefect_mlops.blocks import _seldon_manifest as seldon
 from prefect_mlops.blocks._canonical import Label
 from prefect_mlops.blocks._kubernetes import Access, Cluster, Json, Owned, Refused
-from prefect_mlops.blocks._seldon_desk import ClusterDesk, Desk
+from prefect_mlops.blocks._seldon_desk import ClusterDesk, Desk, FileDesk, kept_fence
 from prefect_mlops.blocks._seldon_look import Look
 from prefect_mlops.blocks._seldon_path import Stage, Standing, path
 from prefect_mlops.blocks.errors import (
@@ -94,6 +94,12 @@ class SeldonServing(Block):
     start_seconds: int = Field(default=60, ge=1, title="Start seconds", description="Time for a release to get ready.")
     drain_seconds: int = Field(default=10, ge=0, title="Drain seconds", description="Time for a pod's last answers.")
     move_seconds: int = Field(default=20, ge=1, title="Move seconds", description="Time for the routes to follow.")
+    manifests: Path | None = Field(
+        default=None, title="Manifests",
+        description="Folder that others, such as Argo CD, take the SeldonDeployments from: they are written there, "
+        "and the cluster itself is only looked at. If empty, the cluster is told.",
+    )  # fmt: skip
+    sync_seconds: int = Field(default=300, ge=1, title="Sync seconds", description="Time for others to take them.")
     max_body_bytes: int = Field(
         default=16 * 1024 * 1024, ge=1, le=16 * 1024 * 1024, title="Largest request",
         description="Longest request body in bytes; a longer one is answered 413.",
@@ -124,7 +130,7 @@ class SeldonServing(Block):
         if all(arm.role != "warm" for arm in split.arms):
             return split
         dead = self._run(lambda cluster: self._dead_now(cluster, service, split))
-        return Split(arms=tuple(arm for arm in split.arms if manifests.name_of(arm) not in dead))
+        return Split(arms=tuple(arm for arm in split.arms if seldon.name_of(arm) not in dead))
 
     def apply(self, service: str, split: Split, *, fence: int, store: Store) -> None:
         """Serve `split` from now on: start what is missing, move the traffic, end what is not needed.
@@ -144,6 +150,26 @@ class SeldonServing(Block):
             TargetUnreachable: If the API server does not answer.
         """
         self._run(lambda cluster: self._apply(cluster, service, split, fence, store))
+
+    def render(self, service: str, split: Split, *, fence: int, store: Store) -> str:
+        """The manifest that serves `split`, as YAML; the same bytes for the same split, fence and settings.
+
+        Args:
+            service: The service.
+            split: What to serve.
+            fence: Number of the log entry on whose behalf it is.
+            store: Holds the releases.
+
+        Raises:
+            Invalid: If a release is for another service.
+            ObjectMissing, ObjectDamaged, StoreUnreachable: If the store does not give a release.
+        """
+        if not split.arms:
+            return seldon.as_text(seldon.tomb(self.namespace, service, fence))
+        predictors = {seldon.name_of(arm): self._rendered(service, arm, store) for arm in split.arms}
+        return seldon.as_text(
+            seldon.deployment(self.namespace, service, fence, self._listed(predictors, _stage(split)))
+        )
 
     def observe(self, service: str) -> Observed:
         """What is really served: the routes in place, the pods that answer, and who answers at the front door.
@@ -193,9 +219,9 @@ class SeldonServing(Block):
         live = {arm.release for arm in routes.live}
         if live and front not in live:  # the routes say one thing, and the gateway does another
             ready |= dict.fromkeys(live, 0)
-        fence = manifests.fence_of(look.manifest)
+        fence = seldon.fence_of(look.manifest)
         if look.manifest is None:
-            fence = await ClusterDesk(cluster, service).kept_fence()
+            fence = await kept_fence(cluster, service)
         return Observed(routes=routes, ready=ready, fence=fence)
 
     async def _answering(self, look: Look, routes: Split) -> dict[str, int]:
@@ -204,7 +230,7 @@ class SeldonServing(Block):
 
     async def _ready(self, look: Look, arm: Arm) -> int:
         """How many pods of an arm answer right now, with its release."""
-        pods = look.pods_of(manifests.name_of(arm))
+        pods = look.pods_of(seldon.name_of(arm))
         pages = await asyncio.gather(*(_page(_pod_url(pod, "/ready")) for pod in pods if _ip(pod)))
         return sum(page.get("release") == arm.release for page in pages)
 
@@ -214,10 +240,10 @@ class SeldonServing(Block):
 
     async def _address(self, cluster: Cluster, service: str, release: str) -> Address:
         for shadow in (False, True):
-            name = f"{service}-{manifests.predictor_name(release, shadow=shadow)}"
+            name = f"{service}-{seldon.predictor_name(release, shadow=shadow)}"
             found = await cluster.get("services", name)
             if found is not None:
-                return Address(url=f"http://{found['spec']['clusterIP']}:{manifests.HTTP_PORT}")
+                return Address(url=f"http://{found['spec']['clusterIP']}:{seldon.HTTP_PORT}")
         raise TargetUnreachable(self._name, f"{service} has no predictor of release {release}")
 
     async def _counters(self, cluster: Cluster, service: str) -> Counters:
@@ -233,14 +259,14 @@ class SeldonServing(Block):
         return Counters(start=" ".join(sorted(str(page["start"]) for page in pages)), requests=requests, errors=errors)
 
     async def _services(self, cluster: Cluster) -> tuple[str, ...]:
-        selector = ",".join(f"{key}={value}" for key, value in manifests.MANAGED.items())
+        selector = ",".join(f"{key}={value}" for key, value in seldon.MANAGED.items())
         found = await cluster.list("seldondeployments", labelSelector=selector)
         return tuple(sorted(one["metadata"]["name"] for one in found))
 
     # --- the steps of apply --------------------------------------------------------------
 
     async def _refusals(self, cluster: Cluster, service: str, split: Split, store: Store) -> list[str]:
-        desk = ClusterDesk(cluster, service)
+        desk = self._desk(cluster, service, 0)
         try:
             look = await Look.at(cluster, service)
             await desk.try_out(look.manifest, self._listed(self._predictors(look, split, store), _stage(split)))
@@ -249,18 +275,20 @@ class SeldonServing(Block):
         return []
 
     async def _apply(self, cluster: Cluster, service: str, split: Split, fence: int, store: Store) -> None:
-        desk = ClusterDesk(cluster, service)
+        desk = self._desk(cluster, service, fence)
         try:
-            if split.arms:
-                await self._serve(cluster, desk, split, fence, store)
-            else:
-                await desk.delete(fence)
+            await (self._serve(cluster, desk, split, store) if split.arms else desk.delete())
         except Refused as refused:
             raise TargetRefused(self._name, service, (str(refused),)) from refused
         except Owned as owned:
             raise TargetConflict(self._name, service, owned.managers, owned.message) from owned
 
-    async def _serve(self, cluster: Cluster, desk: Desk, split: Split, fence: int, store: Store) -> None:
+    def _desk(self, cluster: Cluster, service: str, fence: int) -> Desk:
+        if self.manifests is None:
+            return ClusterDesk(cluster, service, fence)
+        return FileDesk(cluster, service, fence, self.manifests)
+
+    async def _serve(self, cluster: Cluster, desk: Desk, split: Split, store: Store) -> None:
         look = await Look.at(cluster, desk.service)
         wanted = _stage(split)
         standing = _standing(look)
@@ -270,13 +298,13 @@ class SeldonServing(Block):
             wanted = Stage({name: one for name, one in wanted.percents.items() if name not in dead}, wanted.shadows)
         predictors = self._predictors(look, split, store)
         for stage in path(standing, wanted):
-            await desk.write(fence, self._listed(predictors, stage))
+            await desk.write(self._listed(predictors, stage))
             await self._wait_up(cluster, desk, split, [name for name in stage.percents if name in wanted.percents])
             await self._wait_moved(cluster, desk.service, stage)
 
     def _predictors(self, look: Look, split: Split, store: Store) -> dict[str, Json]:
-        """Every predictor that is there or in the split: one that answers as it is there, others as they are started."""
-        arms = {manifests.name_of(arm): arm for arm in split.arms}
+        """Every predictor that is there or in the split: those that answer as they are, others as they are started."""
+        arms = {seldon.name_of(arm): arm for arm in split.arms}
         new = {name: arm for name, arm in arms.items() if name not in look.predictors or not look.answers(name)}
         return look.predictors | {name: self._rendered(look.service, arm, store) for name, arm in new.items()}
 
@@ -284,13 +312,13 @@ class SeldonServing(Block):
         document = store.release(arm.release)
         if document.service != service:
             raise Invalid(f"release {arm.release}", f"is for {document.service}, not for", service)
-        return manifests.predictor(self.namespace, service, arm, self._settings(store), graph_of(store, arm.release))
+        return seldon.predictor(self.namespace, service, arm, self._settings(store), graph_of(store, arm.release))
 
-    def _settings(self, store: Store) -> manifests.PodSettings:
+    def _settings(self, store: Store) -> seldon.PodSettings:
         names = ("image", "replicas", "cpu", "memory", "gpus", "secret", "pull_policy", "start_seconds", "pod")
         names += ("drain_seconds", "max_body_bytes", "container")
         where = {"store": store.url, "endpoint": store.endpoint, "region": store.region}
-        return manifests.PodSettings(store=where, **{name: getattr(self, name) for name in names})
+        return seldon.PodSettings(store=where, **{name: getattr(self, name) for name in names})
 
     def _listed(self, predictors: dict[str, Json], stage: Stage) -> list[Json]:
         """The list of a stage, in its order."""
@@ -315,17 +343,17 @@ class SeldonServing(Block):
     async def _wait_up(self, cluster: Cluster, desk: Desk, split: Split, names: list[str]) -> None:
         """Wait until the predictors `names` are up and their pods answer with their releases."""
         began = time.monotonic()
-        arms = {manifests.name_of(arm): arm for arm in split.arms}
+        arms = {seldon.name_of(arm): arm for arm in split.arms}
         while True:
             look = await Look.at(cluster, desk.service)
-            desk.check(look.manifest)
+            await desk.check(look.manifest)
             missing = [name for name in names if not look.is_up(name) or not await self._ready(look, arms[name])]
             if not missing:
                 return
             waited = time.monotonic() - began
             for name in missing:
                 hopeless = any(trouble.hopeless for trouble in look.troubles(name))
-                if hopeless or waited > self.start_seconds:
+                if hopeless or waited > self.start_seconds + self._sync:
                     words = await self._last_words(cluster, look, name)
                     raise ArmNotReady(desk.service, arms[name].release, waited, words)
             await asyncio.sleep(POLL_SECONDS)
@@ -338,7 +366,7 @@ class SeldonServing(Block):
             if look.weights == stage.weights and look.mirror == stage.mirror:
                 return
             waited = time.monotonic() - began
-            if waited > self.move_seconds:
+            if waited > self.move_seconds + self._sync:
                 down = [f"{name}: {lacks}" for name in look.predictors if (lacks := look.lacks(name))]
                 why = "; ".join(down) or "every predictor is up, so Seldon's operator did not act; is it running?"
                 raise RoutesNotMoved(self._name, service, waited, str(look.split()), why)
@@ -352,12 +380,16 @@ class SeldonServing(Block):
             events = await cluster.list("events", fieldSelector=f"involvedObject.name={pod_name}")
             words += [str(event.get("message")) for event in events if event.get("type") == "Warning"][-3:]
             lines = [
-                await cluster.last_lines(pod_name, manifests.CONTAINER, previous=previous) for previous in (True, False)
+                await cluster.last_lines(pod_name, seldon.CONTAINER, previous=previous) for previous in (True, False)
             ]
             words += [" / ".join(text.split("\n")).strip(" /") for text in lines if text.strip()][:1]
         return "; ".join(dict.fromkeys(" ".join(word.split()) for word in words))[:1500]
 
     # --- what it is made of --------------------------------------------------------------
+
+    @property
+    def _sync(self) -> int:
+        return 0 if self.manifests is None else self.sync_seconds
 
     @property
     def _name(self) -> str:
@@ -386,8 +418,8 @@ class SeldonServing(Block):
 
 
 def _stage(split: Split) -> Stage:
-    shadows = frozenset(manifests.name_of(arm) for arm in split.arms if arm.role == "shadow")
-    return Stage(manifests.weights(split), shadows)
+    shadows = frozenset(seldon.name_of(arm) for arm in split.arms if arm.role == "shadow")
+    return Stage(seldon.weights(split), shadows)
 
 
 def _standing(look: Look) -> list[Standing]:
@@ -409,7 +441,7 @@ def _ip(pod: Json) -> str:
 
 def _pod_url(pod: Json, path: str) -> str:
     ip = _ip(pod)
-    return f"http://{f'[{ip}]' if ':' in ip else ip}:{manifests.HTTP_PORT}{path}"
+    return f"http://{f'[{ip}]' if ':' in ip else ip}:{seldon.HTTP_PORT}{path}"
 
 
 async def _page(url: str) -> Json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from kubernetes_asyncio import config
 from kubernetes_asyncio.client import ApiClient, ApiException
 
 Json = dict[str, Any]
+Query = Sequence[tuple[str, str]]
 APPLY = "application/apply-patch+yaml"
 _ANSWERED = dict.fromkeys((200, 201, 202), "object")
 
@@ -74,14 +75,14 @@ class Event:
     object: Json
 
 
-class Cluster:
+class Client:
     """The API server of one cluster."""
 
     def __init__(self, client: ApiClient) -> None:
         self._client = client
 
-    async def request(self, method: str, path: str, body: Json | None = None, **options: str) -> Json:
-        """The answer to one request; `options` are its query.
+    async def request(self, method: str, path: str, body: Json | None = None, query: Query = ()) -> Json:
+        """The answer to one request.
 
         Raises:
             Refused: If the API server says no.
@@ -89,7 +90,7 @@ class Cluster:
         content = APPLY if method == "PATCH" else "application/json"
         try:
             answer = await self._client.call_api(
-                path, method, query_params=list(options.items()), body=body,
+                path, method, query_params=list(query), body=body,
                 header_params={"Accept": "application/json", "Content-Type": content},
                 response_types_map=_ANSWERED, auth_settings=["BearerToken"],
                 _return_http_data_only=True, _request_timeout=30,
@@ -112,10 +113,23 @@ class Cluster:
         return (await self._list(kind, namespace, labels))[0]
 
     async def _list(self, kind: Kind, namespace: str, labels: str = "") -> tuple[list[Json], str]:
-        options = {"labelSelector": labels} if labels else {}
-        found = await self.request("GET", kind.path(namespace), **options)
+        query = [("labelSelector", labels)] if labels else []
+        found = await self.request("GET", kind.path(namespace), query=query)
         whole = [{"apiVersion": kind.api_version, "kind": kind.name, **one} for one in found["items"]]
         return whole, found["metadata"]["resourceVersion"]
+
+    async def kind_of(self, body: Json) -> Kind:
+        """What kind of object a manifest is, as the API server lists it.
+
+        Raises:
+            LookupError: If the API server knows no such kind.
+        """
+        version, name = body["apiVersion"], body["kind"]
+        found = await self.request("GET", ("/apis/" if "/" in version else "/api/") + version)
+        for one in found["resources"]:
+            if one["kind"] == name and "/" not in one["name"]:
+                return Kind(name, version, one["name"], one["namespaced"])
+        raise LookupError(f"the API server knows no {name} of {version}")
 
     async def create(self, kind: Kind, body: Json) -> Json:
         """Put a new object there."""
@@ -129,8 +143,8 @@ class Cluster:
     async def apply(self, kind: Kind, body: Json, manager: str) -> Json:
         """Apply `body` server-side, strictly, as `manager`."""
         meta = body["metadata"]
-        options = {"fieldManager": manager, "fieldValidation": "Strict", "force": "true"}
-        return await self.request("PATCH", kind.path(meta.get("namespace", ""), meta["name"]), body, **options)
+        query = (("fieldManager", manager), ("fieldValidation", "Strict"), ("force", "true"))
+        return await self.request("PATCH", kind.path(meta.get("namespace", ""), meta["name"]), body, query)
 
     async def delete(self, kind: Kind, namespace: str, name: str, policy: str = "Background") -> None:
         """Delete an object, if it is there."""
@@ -191,8 +205,8 @@ def _status(body: object) -> Json:
 
 
 @asynccontextmanager
-async def connect(kubeconfig: Path) -> AsyncIterator[Cluster]:
+async def connect(kubeconfig: Path) -> AsyncGenerator[Client]:
     """The cluster that a kubeconfig file names; nothing of the process is changed."""
     settings = await config.new_client_from_config(config_file=str(kubeconfig))
     async with settings as client:
-        yield Cluster(client)
+        yield Client(client)

@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.cluster import kube
 from tests.cluster.gateway.envoy import Envoy, NotCarriedOut
 from tests.cluster.gateway.mesh import KINDS, Mesh
-from tests.cluster.kube import Cluster, Kind
+from tests.cluster.kube import Client, Kind
 
 _log = logging.getLogger("gateway")
 _SETTLE_SECONDS = 0.005
@@ -22,7 +22,7 @@ _SETTLE_SECONDS = 0.005
 class Gateway:
     """Keeps an Envoy at what the cluster says."""
 
-    def __init__(self, cluster: Cluster, envoy: Envoy) -> None:
+    def __init__(self, cluster: Client, envoy: Envoy) -> None:
         self._cluster, self._envoy, self._mesh = cluster, envoy, Mesh()
         self._unread = {kind.name for kind in KINDS}
         self._changed = asyncio.Event()
@@ -60,20 +60,13 @@ class Gateway:
 
 
 async def serve(kubeconfig: Path, folder: Path, address: str, port: int) -> None:
-    """Be the ingress of a cluster until cancelled, or until Envoy ends."""
+    """Be the ingress of a cluster until cancelled; fails if Envoy ends by itself."""
     envoy = Envoy(folder, address, port)
     await envoy.start()
     try:
-        async with kube.connect(kubeconfig) as cluster:
-            work = [asyncio.ensure_future(Gateway(cluster, envoy).run()), asyncio.ensure_future(envoy.ended())]
-            try:
-                done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for one in work:
-                    one.cancel()
-                await asyncio.gather(*work, return_exceptions=True)
-            for one in done:
-                one.result()
+        async with kube.connect(kubeconfig) as cluster, asyncio.TaskGroup() as group:
+            group.create_task(Gateway(cluster, envoy).run())
+            group.create_task(envoy.watch())
     finally:
         await envoy.stop()
 

@@ -31,6 +31,17 @@ class NotCarriedOut(Exception):
         return f"Envoy does not take up the {self.what}; its counters: {self.stats}; see envoy.log"
 
 
+class Ended(Exception):
+    """Envoy ended by itself."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+    def __str__(self) -> str:
+        return f"Envoy ended with {self.status}; see envoy.log"
+
+
 class Envoy:
     """One Envoy that listens on `address` and `port`, and follows the files in `folder`."""
 
@@ -69,9 +80,13 @@ class Envoy:
             self._process.terminate()
         await self._process.wait()
 
-    async def ended(self) -> int:
-        """Wait until it ends by itself; its exit status."""
-        return await self._process.wait()
+    async def watch(self) -> None:
+        """Wait for it to end by itself, which it should not.
+
+        Raises:
+            Ended: When it does.
+        """
+        raise Ended(await self._process.wait())
 
     async def follow(self, mesh: Mesh) -> None:
         """Do what the mesh says: first who answers, then the routes, then forget whom no route names any more.
@@ -168,7 +183,7 @@ class Envoy:
     def _cluster(self, mesh: Mesh, to: Destination) -> Json:
         protocol = "http2_protocol_options" if mesh.speaks_http2(to) else "http_protocol_options"
         return {
-            "@type": TYPE + "config.cluster.v3.Cluster",
+            "@type": TYPE + "config.cluster.v3.Client",
             "name": to.cluster,
             "type": "EDS",
             "eds_cluster_config": {"service_name": to.cluster, "eds_config": self._watched(_file(to))},

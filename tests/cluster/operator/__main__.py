@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import signal
 from pathlib import Path
@@ -25,7 +26,8 @@ async def _until_stopped(kubeconfig: Path, namespace: str, address: str) -> None
     work = asyncio.ensure_future(operate(kubeconfig, namespace, address))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, work.cancel)
-    await asyncio.gather(work, return_exceptions=False)
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
 
 
 def main() -> None:
@@ -36,10 +38,7 @@ def main() -> None:
     parser.add_argument("--address", default="127.0.0.1", help="where the API server reaches the webhook")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    try:
-        asyncio.run(_until_stopped(given.kubeconfig, given.namespace, given.address))
-    except asyncio.CancelledError:
-        pass
+    asyncio.run(_until_stopped(given.kubeconfig, given.namespace, given.address))
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
-import datetime
+import datetime as dt
 import ipaddress
 import ssl
 import tempfile
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from aiohttp import web
 from cryptography import x509
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.cluster import kube
-from tests.cluster.kube import Cluster, Json
+from tests.cluster.kube import Client, Json
 from tests.cluster.operator.rules import refusal
 
 PATH = "/validate-machinelearning-seldon-io-v1-seldondeployment"
@@ -31,7 +32,7 @@ class Admission:
         self._address = address
         self._key, self._certificate = _certify(address)
 
-    async def __aenter__(self) -> Admission:
+    async def __aenter__(self) -> Self:
         app = web.Application()
         app.router.add_post(PATH, _review)
         self._runner = web.AppRunner(app, access_log=None)
@@ -54,7 +55,7 @@ class Admission:
             context.load_cert_chain(file)
         return context
 
-    async def register(self, cluster: Cluster, namespace: str) -> None:
+    async def register(self, cluster: Client, namespace: str) -> None:
         """Tell the API server to ask here before it accepts a SeldonDeployment."""
         only = {"matchLabels": {"kubernetes.io/metadata.name": namespace}} if namespace else {}
         await cluster.apply(kube.WEBHOOKS, {
@@ -94,7 +95,7 @@ def _certify(address: str) -> tuple[bytes, bytes]:
     """A key and a certificate of its own for `address`, valid for a day, in PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "seldon-stand-in")])
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     where = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
     certificate = (
         x509.CertificateBuilder()
@@ -102,8 +103,8 @@ def _certify(address: str) -> tuple[bytes, bytes]:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(where, critical=False)
         .sign(key, hashes.SHA256())

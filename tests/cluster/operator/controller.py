@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from tests.cluster import kube
-from tests.cluster.kube import Cluster, Kind
+from tests.cluster.kube import Client, Kind
 from tests.cluster.operator.reconciler import reconcile
 
 _log = logging.getLogger("operator")
@@ -20,7 +20,7 @@ Key = tuple[str, str]
 class Controller:
     """Passes over one SeldonDeployment at a time each, and again where something happened meanwhile."""
 
-    def __init__(self, cluster: Cluster, namespace: str) -> None:
+    def __init__(self, cluster: Client, namespace: str) -> None:
         self._cluster, self._namespace = cluster, namespace
         self._due: set[Key] = set()
         self._running: set[Key] = set()

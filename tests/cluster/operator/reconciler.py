@@ -6,7 +6,7 @@ import copy
 import json
 
 from tests.cluster import kube
-from tests.cluster.kube import Cluster, Kind, Refused
+from tests.cluster.kube import Client, Kind, Refused
 from tests.cluster.operator import compare, defaults, naming
 from tests.cluster.operator.components import BeyondTheStandIn, Components, components
 from tests.cluster.operator.istio import NotAWholeNumber
@@ -17,7 +17,7 @@ LAST_APPLIED = "seldon.io/last-applied"
 NOT_PROGRESSING = "Deployment is no longer progressing and not available."
 
 
-async def reconcile(cluster: Cluster, namespace: str, name: str) -> None:
+async def reconcile(cluster: Client, namespace: str, name: str) -> None:
     """Bring one SeldonDeployment closer to what it asks for, and write down its status.
 
     Raises:
@@ -33,7 +33,7 @@ async def reconcile(cluster: Cluster, namespace: str, name: str) -> None:
 class _Pass:
     """What one pass knows."""
 
-    def __init__(self, cluster: Cluster, sdep: Json) -> None:
+    def __init__(self, cluster: Client, sdep: Json) -> None:
         self.cluster, self.sdep = cluster, sdep
         self.namespace: str = sdep["metadata"]["namespace"]
         self.status = Status(sdep.get("status"))
