@@ -1,7 +1,7 @@
 # `make demo` and `make test` need git, make and some Python 3 on this machine, and nothing else.
 # Options: PYTHON=/path/to/python3.12, PYTEST_ARGS="-k store", DEMO_ARGS="--data FILE", BENCH="server".
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench lock environment clean
+.PHONY: help demo test test-cluster check format bench lock environment clean
 
 VENV := .venv/bin
 VERSITYGW := github.com/versity/versitygw/cmd/versitygw@v1.8.0
@@ -10,13 +10,17 @@ export PYTHON
 unexport PYTHONDONTWRITEBYTECODE
 
 help:
-	@echo "make demo | test | check | format | bench | lock | clean"
+	@echo "make demo | test | test-cluster | check | format | bench | lock | clean"
 
 demo: environment
 	@$(VENV)/prefect-mlops demo $(DEMO_ARGS)
 
 test: environment .tools/bin/versitygw
 	@$(VENV)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+# On a Kubernetes node of its own, where root, Linux, Go and some Debian packages are at hand; or on KUBECONFIG's cluster.
+test-cluster: environment .tools/bin/versitygw
+	@$(VENV)/python -m tests.cluster $(VENV)/python -m pytest --cluster tests/cluster $(PYTEST_ARGS)
 
 check: environment
 	@$(VENV)/python .ci/check.py

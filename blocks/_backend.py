@@ -52,8 +52,15 @@ class Backend(Protocol):
         """Whether something is under `key`."""
         ...
 
-    def list(self, prefix: str) -> Iterator[str]:
-        """Every key that begins with `prefix`, sorted, without scratch; it may lag behind what was written."""
+    def list(self, prefix: str, after: str = "") -> Iterator[str]:
+        """Every key that begins with `prefix` and sorts behind `after`, sorted, without scratch.
+
+        It may lag behind what was written.
+        """
+        ...
+
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        """What follows `prefix`, which ends with a slash, in keys that go on after another one, up to that."""
         ...
 
     def delete(self, key: str) -> None:

@@ -112,14 +112,19 @@ class Bucket:
                 return self.get(key) is not None  # the answer to a HEAD has no body that would say why
         return True
 
-    def list(self, prefix: str) -> Iterator[str]:
+    def list(self, prefix: str, after: str = "") -> Iterator[str]:
         """Sorted per page as S3 does, so overall; obstore takes whole segments, so filter the last one."""
         folder = prefix.rpartition("/")[0]
         with self._told("LIST", prefix):
-            for page in obstore.list(self._store, prefix=folder or None):
+            for page in obstore.list(self._store, prefix=folder or None, offset=after or None):
                 for item in page:
                     if item["path"].startswith(prefix) and not item["path"].startswith(SCRATCH):
                         yield item["path"]
+
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        with self._told("LIST", prefix):
+            found = obstore.list_with_delimiter(self._store, prefix=prefix)["common_prefixes"]
+        return tuple(path.removeprefix(prefix).strip("/") for path in found)
 
     def delete(self, key: str) -> None:
         with self._told("DELETE", key):

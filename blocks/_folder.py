@@ -91,12 +91,16 @@ class Folder:
         with self._told(key):
             return self.disk.is_file(self._path(key))
 
-    def list(self, prefix: str) -> Iterator[str]:
+    def list(self, prefix: str, after: str = "") -> Iterator[str]:
         folder = prefix.rpartition("/")[0]
         with self._told(prefix or "the folder"):
             for key in self._walk(folder):
-                if key.startswith(prefix) and not key.startswith(SCRATCH):
+                if key.startswith(prefix) and key > after and not key.startswith(SCRATCH):
                     yield os.fsencode(key).decode("utf-8", "backslashreplace")  # strays may have names that are no text
+
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        with self._told(prefix):
+            return tuple(name for name, is_folder in self.disk.scan(self._path(prefix)) if is_folder)
 
     def delete(self, key: str) -> None:
         with self._told(key), suppress(FileNotFoundError):

@@ -57,8 +57,11 @@ class Guard:
     def has(self, key: str) -> bool:
         return self._backend.has(key)
 
-    def list(self, prefix: str) -> Iterator[str]:
-        return self._backend.list(prefix)
+    def list(self, prefix: str, after: str = "") -> Iterator[str]:
+        return self._backend.list(prefix, after)
+
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        return self._backend.folders(prefix)
 
     def delete(self, key: str) -> None:
         self._backend.delete(key)

@@ -11,7 +11,7 @@ from prefect_mlops.blocks._backend import Backend
 from prefect_mlops.blocks.errors import Invalid, StoreUnreachable
 
 NUMBER = re.compile(r"[0-9]{12}")
-NAME = re.compile(r"(?!objects/|packs/|indexes/|tmp/)[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)+")
+NAME = re.compile(r"(?!objects/|packs/|indexes/|records/|tmp/)[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)+")
 _TRIES = 3
 _AHEAD = 64
 

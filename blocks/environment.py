@@ -13,7 +13,9 @@ from prefect_mlops.blocks.entry import Actor, Genesis, Run
 from prefect_mlops.blocks.errors import Invalid
 from prefect_mlops.blocks.local_serving import LocalServing
 from prefect_mlops.blocks.log import NoLog, ReleaseLog
+from prefect_mlops.blocks.records import Source, Spools
 from prefect_mlops.blocks.registry import ModelRegistry
+from prefect_mlops.blocks.seldon_serving import SeldonServing
 from prefect_mlops.blocks.split import Address, Counters, Observed, Split
 from prefect_mlops.blocks.store import Store
 from prefect_mlops.blocks.writer import os_user
@@ -27,8 +29,17 @@ class ServingTarget(Protocol):
     highest it has seen for a service, and refuses a lower one.
     """
 
-    def refusals(self, service: str, split: Split) -> list[str]:
+    @property
+    def namespace(self) -> str:
+        """Second part of every service's path."""
+        ...
+
+    def refusals(self, service: str, split: Split, store: Store) -> list[str]:
         """What in `split` it cannot do, as sentences; asked before anything changes."""
+        ...
+
+    def tenable(self, service: str, split: Split) -> Split:
+        """`split` without the warm arms that are there already, do not come up, and would keep it from being served."""
         ...
 
     def apply(self, service: str, split: Split, *, fence: int, store: Store) -> None:
@@ -66,7 +77,7 @@ class ServingTarget(Protocol):
         ...
 
     def records(self) -> list[Path]:
-        """Folders with the prediction records of its model servers."""
+        """Folders of this machine with prediction records of its model servers."""
         ...
 
 
@@ -100,7 +111,7 @@ class Environment(Block):
 
     _block_type_name = "MLOps Environment"
     _block_type_slug = "mlops-environment"
-    _targets: ClassVar[dict[str, type[Block]]] = {"local-serving": LocalServing}
+    _targets: ClassVar[dict[str, type[Block]]] = {"local-serving": LocalServing, "seldon-serving": SeldonServing}
 
     name: Label = Field(title="Name", description="Name of the environment, which is also the name of its log.")
     store: str = Field(
@@ -249,6 +260,11 @@ class Environment(Block):
         others = [name.removeprefix("log/") for name in logs if name != f"log/{self.name}"]
         theirs = {one for name in others for one in ReleaseLog(self.store_block, name).state().services}
         return tuple(sorted(known | (set(self.target.services()) - theirs)))
+
+    def records(self, service: str | None = None) -> list[Source]:
+        """Where the prediction records of `service` are, or of every service: on this machine, and in the store."""
+        rooms = (self.target.namespace, *([service] if service else []))
+        return [*map(Spools, self.target.records()), self.store_block.records(*rooms)]
 
     def configuration(self) -> dict[str, dict[str, str | int | bool | None]]:
         """Its parts with their settings, as the first entry of the log keeps them; never a secret."""

@@ -155,6 +155,35 @@ class FenceTooLow(ServingError):
         )
 
 
+class TargetConflict(ServingError):
+    """Somebody else changed, by other means, what this drives; nothing was changed, and theirs was not overwritten."""
+
+    def __init__(self, target: str, service: str, by: tuple[str, ...], what: str) -> None:
+        super().__init__(target, service, by, what)
+        self.target, self.service, self.by, self.what = target, service, by, what
+
+    def __str__(self) -> str:
+        return (
+            f"{self.target}: {self.service} was also changed by {', '.join(self.by)} ({self.what}), nothing was "
+            "overwritten; undo that change by the same means, then start this again"
+        )
+
+
+class RoutesNotMoved(ServingError):
+    """The target took what it was told, and its routes did not follow in time."""
+
+    def __init__(self, target: str, service: str, waited_seconds: float, served: str, why: str) -> None:
+        super().__init__(target, service, waited_seconds, served, why)
+        self.target, self.service, self.waited_seconds, self.served = target, service, waited_seconds, served
+        self.why = why
+
+    def __str__(self) -> str:
+        return (
+            f"{self.target}: after {self.waited_seconds:.0f} s the routes of {self.service} are still {self.served}: "
+            f"{self.why or 'nothing says why'}; see `prefect-mlops status`"
+        )
+
+
 class ArmNotReady(ServingError):
     """A model server of an arm did not come up in time; traffic was not moved to it."""
 

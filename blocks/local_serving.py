@@ -22,6 +22,7 @@ from prefect_mlops.blocks._model_servers import SERVER, ModelServers
 from prefect_mlops.blocks._supervisor import Supervisor, write_atomically
 from prefect_mlops.blocks._wait import wait_until
 from prefect_mlops.blocks.errors import ArmNotReady, FenceTooLow, TargetRefused, TargetUnreachable
+from prefect_mlops.blocks.graph import graph_of
 from prefect_mlops.blocks.split import Address, Counters, Observed, Split
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class LocalServing(Block):
 
     # --- the target's interface ----------------------------------------------------------
 
-    def refusals(self, service: str, split: Split) -> list[str]:
+    def refusals(self, service: str, split: Split, store: Store) -> list[str]:
         """What of `split` it cannot do, as sentences; empty if it can. Nothing is changed."""
         reasons: list[str] = []
         try:
@@ -94,7 +95,14 @@ class LocalServing(Block):
         wanted = self.port or kept
         if wanted and not (self._supervisor.names() & set(NAMES)) and is_taken(wanted):
             reasons.append(f"port {wanted} of 127.0.0.1 is taken by another program; end that one or choose another")
-        return reasons
+        graphs = [release for release in split.releases if graph_of(store, release)]
+        return reasons + [
+            f"release {release} has an inference graph, which only Seldon Core runs" for release in graphs
+        ]
+
+    def tenable(self, service: str, split: Split) -> Split:
+        """`split` itself: an arm that does not come up keeps no other from being served here."""
+        return split
 
     def apply(self, service: str, split: Split, *, fence: int, store: Store) -> None:
         """Serve `split` from now on: start what is missing, move the traffic, end what is not needed.
@@ -114,7 +122,7 @@ class LocalServing(Block):
             ArmNotReady: If a release does not come up. Traffic was not moved.
             TargetUnreachable: If supervisor or gateway does not answer.
         """
-        if reasons := self.refusals(service, split):
+        if reasons := self.refusals(service, split, store):
             raise TargetRefused(f"local serving in {self.home}", service, tuple(reasons))
         turn = self._take_turn(service, fence)
         self._supervisor.ensure()

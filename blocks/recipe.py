@@ -9,6 +9,7 @@ from pydantic import Field
 
 from prefect_mlops.blocks._canonical import Label, Value
 from prefect_mlops.blocks._functions import FunctionName, function_named
+from prefect_mlops.blocks.graph import Graph
 from prefect_mlops.blocks.model_tests import ModelTest, ModelTests, default_tests
 from prefect_mlops.blocks.resources import StepResources
 
@@ -52,6 +53,9 @@ class Recipe(Value):
     )
     resources: StepResources = Field(
         default=StepResources(), title="Resources", description="What the training may take of its machine."
+    )
+    graph: Graph = Field(
+        default=Graph(), title="Inference graph", description="What Seldon Core runs around the model; else leave it."
     )
 
     def training_function(self) -> Callable[[Any, dict[str, Any]], Any]:

@@ -74,7 +74,7 @@ class Release(Value):
     model: Digest = Field(description="Snapshot of the model's files.")
     tests: Digest = Field(description="Document of the model tests and their verdicts.")
     probes: Digest = Field(description="Document of golden probes: requests and the answers they must get.")
-    components: tuple[Digest, ...] = Field(default=(), description="Snapshots of explainers and detectors.")
+    components: tuple[Digest, ...] = Field(default=(), description="Snapshots of what is served around the model.")
     format: Literal[1] = Field(default=1, description="Version of this document's format.")
 
     @property

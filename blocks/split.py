@@ -112,6 +112,19 @@ class Observed(Value):
         """Whether `split` is served: its routes are in place and each of its arms answers."""
         return self.routes == split and all(self.ready.get(release, 0) > 0 for release in split.releases)
 
+    def serves(self, split: Split) -> bool:
+        """Whether clients are served as in `split`, though a warm arm of it may be gone, or not answer."""
+        mine, wanted = set(self.routes.arms), set(split.arms)
+        return mine <= wanted and all(
+            (arm in mine and self.ready.get(arm.release, 0) > 0) or arm.role == "warm" for arm in wanted
+        )
+
+    @property
+    def standing(self) -> Split:
+        """The routes without the warm arms that do not answer."""
+        arms = (arm for arm in self.routes.arms if arm.role != "warm" or self.ready.get(arm.release, 0) > 0)
+        return Split(arms=tuple(arms))
+
     def __str__(self) -> str:
         dead = [short(release) for release in self.routes.releases if not self.ready.get(release)]
         return f"{self.routes}" + (f" (no answer from {', '.join(dead)})" if dead else "")

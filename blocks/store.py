@@ -20,6 +20,7 @@ from prefect_mlops.blocks._journal import NAME, NUMBER, Journal
 from prefect_mlops.blocks._objects import PREFIX, Objects, digest_of
 from prefect_mlops.blocks._packs import INDEXES, PACKS, Packs, name_of
 from prefect_mlops.blocks._packs_proof import Proof
+from prefect_mlops.blocks._segments import RECORDS, Segments, is_segment
 from prefect_mlops.blocks.commit import Commit
 from prefect_mlops.blocks.errors import Invalid
 from prefect_mlops.blocks.release import Diff, Release, Snapshot
@@ -218,8 +219,12 @@ class Store(Block):
         """Every object that a listing shows, in the order of their digests."""
         return self._objects.digests()
 
+    def records(self, *rooms: str) -> Segments:
+        """The prediction records that model servers took here: all, or those of a namespace, or of its service."""
+        return Segments(self._guarded, self.url, rooms)
+
     def strays(self) -> Iterator[str]:
-        """Every key that is no object's, no journal entry's, and not `store.json`."""
+        """Every key that is no object's, no journal entry's, no segment's of records, and not `store.json`."""
         return (key for key in self._guarded.list("") if not _known(key))
 
     def journal(self, name: str) -> Journal:
@@ -281,6 +286,8 @@ def _known(key: str) -> bool:
         return digest_of(key) is not None
     if key.startswith((PACKS, INDEXES)):
         return name_of(key) is not None
+    if key.startswith(RECORDS):
+        return is_segment(key)
     return key == IDENTITY or _is_entry(key)
 
 

@@ -127,6 +127,13 @@ class _Check:
                 self.sound.add(digest)
             except _UNSOUND as error:
                 self.report.blame(key_of(digest), str(error))
+        segments = self.store.records()
+        for key in segments.names():
+            self.report.objects += 1
+            try:
+                segments.read(key)
+            except ObjectDamaged as error:
+                self.report.blame(key, str(error))
         proof = self.store.packs_proof()
         for key, what in proof.faults():
             self.report.blame(key, what)

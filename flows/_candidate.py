@@ -132,7 +132,8 @@ def is_made_of_the_same(environment: Environment, candidate: Candidate, champion
     """
     store = environment.store_block
     release = store.release(champion)
-    same = all(getattr(release, part) == getattr(candidate, part) for part in ("data", "runtime", "model"))
+    parts = ("data", "runtime", "model", "components")
+    same = all(getattr(release, part) == getattr(candidate, part) for part in parts)
     return same and is_same_code(store, release.code, candidate.code)
 
 

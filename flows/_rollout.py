@@ -112,7 +112,8 @@ class Rollout:
         before = self.known.split
         arms = [arm for arm in before.arms if arm.release != self.release]
         staged = Split.model_validate({"arms": [*arms, {"release": self.release, "role": "warm", "percent": 0}]})
-        if self.environment.target.refusals(self.service, staged):
+        environment = self.environment
+        if not before.live and environment.target.refusals(self.service, staged, environment.store_block):
             staged = Split.of(self.release)
         say(f"starting {self.name}; meanwhile {self.service} serves {in_words(self.known, before)}")
         self.shift(staged, before=before, warm_seconds=warm_seconds)

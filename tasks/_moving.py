@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from prefect_mlops.blocks._canonical import digest
@@ -30,6 +30,9 @@ from prefect_mlops.blocks.state import Service, State
 from prefect_mlops.blocks.writer import is_gone, moment, own_mark
 
 logger = logging.getLogger("prefect_mlops")
+
+_MOVES: dict[Move, Move] = {"reassert": "advance"}
+"""What a move becomes when not all that it wants can be had."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,9 @@ def move(environment: Environment, log: ReleaseLog, service: str, plan: Plan) ->
         SplitNotApplied: If the target did not serve it; what was before is served again.
         TakenOver: If somebody else carried on meanwhile.
     """
-    if reasons := environment.target.refusals(service, plan.after):
+    if reasons := environment.target.refusals(service, plan.after, environment.store_block):
         raise TargetRefused(environment.serving, service, tuple(reasons))
+    plan = _tenable(environment, service, plan)
     mine = _is_mine(log, log.state().service(service).driver)
     take_over(environment, log, service, at_once=mine, reason="the same run tries again" if mine else "its run is dead")
     policy = _kept_policy(environment)
@@ -95,6 +99,14 @@ def move(environment: Environment, log: ReleaseLog, service: str, plan: Plan) ->
 
     asked = log.append(ask)
     return done[0] if asked is None else _carry_out(environment, log, service, asked, fence=asked.seq)
+
+
+def _tenable(environment: Environment, service: str, plan: Plan) -> Plan:
+    """The plan without warm arms that would keep it from being served; what answers goes before what waits."""
+    after = environment.target.tenable(service, plan.after)
+    for arm in set(plan.after.arms) - set(after.arms):
+        logger.warning("%s: %s does not come up, so it is dropped: it would hold up all others", service, arm)
+    return plan if after == plan.after else replace(plan, after=after, move=_MOVES.get(plan.move, plan.move))
 
 
 def _kept_policy(environment: Environment) -> str:
@@ -163,7 +175,7 @@ def _undo(environment: Environment, log: ReleaseLog, service: str, asked: Entry,
     except MlopsError as error:
         _record(log, service, asked, fence, None, "unknown", f"{why}; then: {error}")
         raise SplitNotApplied(service, str(body.after), "something unknown", f"{why}; then: {error}") from error
-    if not seen.shows(body.before):
+    if not seen.serves(body.before):
         _record(log, service, asked, fence, seen, "unknown", why)
         raise SplitNotApplied(service, str(body.after), str(seen), why)
     _record(log, service, asked, fence, seen, "undone", why)
@@ -190,7 +202,7 @@ def _record(
     detail: str = "",
 ) -> Entry:
     body = Seen(
-        split=seen.routes if seen else None,
+        split=(seen.standing if verdict == "undone" else seen.routes) if seen else None,
         ready=seen.ready if seen else {},
         fence=fence,
         verdict=verdict,

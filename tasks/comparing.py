@@ -85,7 +85,7 @@ def compare_predictions(environment: Environment, service: str, champion: str, c
 
     def enough() -> bool:
         nonlocal pairs
-        records = predictions_of(environment.target.records(), (champion, challenger), since)
+        records = predictions_of(environment.records(service), (champion, challenger), since)
         pairs = _joined(record for record in records if record.service == service)
         return len(pairs) >= policy.shadow_requests
 

@@ -71,7 +71,7 @@ def trace_prediction(environment: Environment, request_id: str) -> Trace:
         NotRecorded: If no model server recorded such a request.
         ObjectMissing, ObjectDamaged: If what it leads to is not whole.
     """
-    records = records_of(environment.target.records(), request_id)
+    records = records_of(environment.records(), request_id)
     answers = [record for record in records if record.kind == "prediction" and record.role != "shadow"]
     if not answers:
         raise NotRecorded(environment.name, request_id)

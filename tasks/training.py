@@ -13,6 +13,7 @@ from pydantic import Field
 from prefect_mlops.blocks import Digest, Label, ModelRegistry, Recipe, Release, Store
 from prefect_mlops.blocks._canonical import Value
 from prefect_mlops.blocks.errors import is_transient
+from prefect_mlops.blocks.graph import keep_graph
 from prefect_mlops.tasks import _learning, _runtime
 from prefect_mlops.tasks._limits import shortages
 from prefect_mlops.tasks._scratch import scratch_folder
@@ -29,6 +30,7 @@ class Candidate(Value):
     model: Digest = Field(description="Snapshot of the model's files.")
     tests: Digest = Field(description="Document of the figures on the hold-out and the tests' verdicts.")
     probes: Digest = Field(description="Document of golden probes.")
+    components: tuple[Digest, ...] = Field(default=(), description="Snapshots of what is served around the model.")
     metrics: dict[str, float] = Field(description="Figures on the hold-out.")
     rows: int = Field(description="Rows of the training data, hold-out included.")
 
@@ -77,6 +79,7 @@ def train_model(store: Store, recipe: Recipe, data: str) -> Candidate:
             service=recipe.name,
             data=data,
             **kept,
+            components=() if recipe.graph.is_plain else (keep_graph(store, recipe.graph, scratch / "graph"),),
             tests=store.put(_learning.tests_document(learned)),
             probes=store.put(_learning.probes_document(learned)),
             metrics=learned.metrics,

@@ -13,6 +13,10 @@ class StartRefused(Exception):
     """The server will not serve this: its configuration, its model's bytes or the model itself is wrong."""
 
 
+class StoreUnavailable(Exception):
+    """The store does not answer now; it may later."""
+
+
 class RequestRefused(Exception):
     """A request that gets no prediction.
 

@@ -1,14 +1,16 @@
-"""The model's files: each read once, checked against its digest, and used from memory as it was checked."""
+"""What is served: read once, checked against the digests that name it, and used from memory as it was checked."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from prefect_mlops.deployments.server._config import Config, ModelFile
+from prefect_mlops.deployments.server import _store
+from prefect_mlops.deployments.server._config import Config, ModelFile, model_file
 from prefect_mlops.deployments.server._errors import StartRefused
 from prefect_mlops.deployments.server._signature import Signature
+from prefect_mlops.deployments.server._store import Store
 
 MODEL, SIGNATURE = "model.pkl", "signature.json"
 
@@ -21,17 +23,44 @@ class Files:
     signature: Signature
 
 
-def read(config: Config) -> Files:
-    """Check every file that `config` names; nothing is unpickled, and files that it does not name are not read.
+def read(config: Config, store: Store | None = None) -> tuple[Config, Files]:
+    """Check every file of the model; nothing is unpickled, and files that it does not name are not read.
+
+    Args:
+        config: What is to be served.
+        store: Where the release is; without one, the files are in the configuration's folder.
+
+    Returns:
+        The configuration, with the model that the release names, and the files.
 
     Raises:
-        StartRefused: If one is missing or has another size or digest, or the signature is none.
+        StartRefused: If one is missing or has another size or digest, the release document or the model's
+            manifest is, or the signature is none.
+        StoreUnavailable: If the store does not answer.
     """
-    checked = {file.path: verified(config.folder, file) for file in config.files}
+    if store is not None:
+        config = _released(config, store)
+    checked = {file.path: _stored(store, file) if store else verified(config.folder, file) for file in config.files}
     for path in (MODEL, SIGNATURE):
         if path not in checked:
             raise StartRefused(f"model {config.model} must have the file {path}, its files are {sorted(checked)}")
-    return Files(checked[MODEL], Signature.parse(checked[SIGNATURE]))
+    return config, Files(checked[MODEL], Signature.parse(checked[SIGNATURE]))
+
+
+def _released(config: Config, store: Store) -> Config:
+    """`config` with the model that its release names."""
+    release = _store.document(store, config.release, "the release", frozenset({"service", "model"}))
+    if release["service"] != config.service:
+        raise StartRefused(f"release {config.release} is for {release['service']}, not for {config.service}")
+    manifest = _store.document(store, str(release["model"]), "the model's manifest", frozenset({"files"}))
+    return replace(config, model=release["model"], files=tuple(map(model_file, manifest["files"])))
+
+
+def _stored(store: Store, file: ModelFile) -> bytes:
+    data = _store.verified(store, file.digest, file.path)
+    if len(data) != file.size:
+        raise StartRefused(f"{file.path} in {store.url} has {len(data)} bytes, its manifest says {file.size}")
+    return data
 
 
 def verified(folder: Path, file: ModelFile) -> bytes:

@@ -30,6 +30,7 @@ def document(config: Config, signature: Signature) -> dict[str, Any]:
             "/api/v1.0/predictions": {"post": _predictions(signature)},
             "/api/v1.0/feedback": {"post": _feedback()},
             "/ready": {"get": _page("ready", "Which process serves which release.")},
+            "/counters": {"get": _page("counters", "Predictions since this process started.")},
             "/health/ping": {"get": _page("ping", "Whether the process answers.")},
             "/health/status": {"get": _page("status", "Whether the model answers.")},
             "/metadata": {"get": _page("metadata", "The model's name, versions, inputs and outputs.")},

@@ -2,8 +2,9 @@
 
 Every answer is recorded before it leaves. A record first lies in a **spool file**,
 `open-<pid>-<n>.jsonl`, one JSON object per line, and is then sealed with its neighbours into a
-**segment**, `segment-<n, 9 digits>-<sha256 of its bytes>.parquet`; the spool file is deleted only
-when its segment is on disk. Both forms have the same columns with the same meaning:
+**segment**, `segment-<newest time>-<sha256 of its bytes>.parquet`; the spool file is deleted only
+when its segment is on disk and, where there is a store, the segment only when the store has it.
+Both forms have the same columns with the same meaning:
 
 | column | type | meaning |
 |---|---|---|
@@ -36,22 +37,20 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import queue
-import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import orjson
-import pyarrow as pa
 
 from prefect_mlops.deployments.server._say import say
-from prefect_mlops.deployments.server._segments import seal
+from prefect_mlops.deployments.server._sealer import Keep, Sealer
 
 MAX_FILE_BYTES = 16 * 1024 * 1024
 MAX_FILE_RECORDS = 50_000
 MAX_FILE_AGE_SECONDS = 60.0
+MAX_FILE_AGE_SECONDS_WITH_STORE = 2.0
 
 
 class SpoolFull(Exception):
@@ -66,9 +65,10 @@ class Spool:
     Args:
         folder: Where spool files and segments lie; made if it is not there.
         constant: The columns that are the same in every record of this process.
+        keep: Takes a segment to where it is kept; without it, segments stay in the folder.
     """
 
-    def __init__(self, folder: Path, constant: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, constant: dict[str, Any], keep: Keep | None = None) -> None:
         self.folder = folder
         self._constant = b"," + orjson.dumps(constant)[1:] + b"\n"
         self._path: Path | None = None
@@ -76,7 +76,8 @@ class Spool:
         self._number = self._size = self._records = 0
         self._born = 0.0
         self._full = False
-        self._sealer = _Sealer(folder)
+        self._seconds = MAX_FILE_AGE_SECONDS_WITH_STORE if keep else MAX_FILE_AGE_SECONDS
+        self._sealer = Sealer(folder, keep)
 
     def open(self) -> None:
         """Make the folder, and have what a killed process left behind sealed.
@@ -113,13 +114,13 @@ class Spool:
 
     def tick(self) -> None:
         """Hand a spool file that is long or old enough over for sealing. Call it about once a second."""
-        old = time.monotonic() - self._born > MAX_FILE_AGE_SECONDS
+        old = time.monotonic() - self._born > self._seconds
         if self._records and (old or self._size >= MAX_FILE_BYTES or self._records >= MAX_FILE_RECORDS):
             self.rotate()
         self._sealer.again()
 
     def close(self) -> None:
-        """Seal everything, then stop."""
+        """Seal everything, take it to where it is kept, then stop."""
         if self._file >= 0:
             self.rotate(reopen=False)
         self._sealer.stop()
@@ -168,39 +169,3 @@ class Spool:
                 self._start_file()
             except OSError as error:
                 say(f"no new spool file could be made in {self.folder}: {error.strerror}")
-
-
-class _Sealer:
-    """The thread that turns spool files into segments; what fails is tried again at the next tick."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._todo: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
-        self._failed: list[Path] = []
-        self._thread = threading.Thread(target=self._run, name="sealer", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def put(self, path: Path) -> None:
-        self._todo.put(path)
-
-    def again(self) -> None:
-        """Try again what failed, with whatever comes next."""
-        failed, self._failed = self._failed, []
-        for path in failed:
-            self._todo.put(path)
-
-    def stop(self) -> None:
-        self.again()
-        self._todo.put(None)
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _run(self) -> None:
-        while (path := self._todo.get()) is not None:
-            try:
-                seal(path)
-            except (OSError, pa.ArrowException) as error:
-                say(f"{path} could not be sealed, it stays and is tried again: {type(error).__name__}: {error}")
-                self._failed.append(path)

@@ -10,18 +10,21 @@ from prefect_mlops.deployments.server._files import Files
 from prefect_mlops.deployments.server._model import load
 from prefect_mlops.deployments.server._records import Spool
 from prefect_mlops.deployments.server._say import say
+from prefect_mlops.deployments.server._store import Store
 from prefect_mlops.deployments.server.app import App
 
 GRACE_SECONDS = 20
 
 
-def run(config: Config, files: Files) -> int:
+def run(config: Config, files: Files, store: Store | None = None) -> int:
     """Serve the model in `files` until SIGTERM or SIGINT; returns the exit code.
+
+    Records go to `store`, or stay in the spool where there is none.
 
     Raises:
         StartRefused: If the model cannot be loaded or cannot answer.
     """
-    app = App(config, load(files), _spool(config))
+    app = App(config, load(files), _spool(config, store))
     try:
         app.spool.open()
         listener = _http.listen(config.socket, config.host, config.port)
@@ -37,7 +40,7 @@ def run(config: Config, files: Files) -> int:
     return os.EX_OK
 
 
-def _spool(config: Config) -> Spool:
+def _spool(config: Config, store: Store | None) -> Spool:
     constant = {
         "namespace": config.namespace,
         "service": config.service,
@@ -45,7 +48,10 @@ def _spool(config: Config) -> Spool:
         "model": config.model,
         "instance": config.instance,
     }
-    return Spool(config.spool, constant)
+    if store is None:
+        return Spool(config.spool, constant)
+    room = f"records/{config.namespace}/{config.service}/{config.instance}"
+    return Spool(config.spool, constant, lambda segment: store.create(f"{room}/{segment.name}", segment.read_bytes()))
 
 
 def _place(config: Config) -> str:

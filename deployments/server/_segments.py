@@ -1,11 +1,15 @@
-"""Sealing: a spool file becomes a segment, Parquet under the digest of its bytes, and is then deleted."""
+"""Sealing: a spool file becomes a segment, Parquet under the digest of its bytes, and is then deleted.
+
+A segment is called `segment-<time>-<digest>.parquet`, by the newest `time` in it as `20261121T101300123456Z`
+and the sha256 of its bytes, so that readers need not open what is too old for them.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
 import os
-import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +45,7 @@ SCHEMA = pa.schema(
         ("truth", pa.string()),
     ]
 )
-_SEGMENT = re.compile(r"^segment-(\d{9})-([0-9a-f]{64})\.parquet$")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def seal(path: Path) -> Path | None:
@@ -63,8 +67,8 @@ def seal(path: Path) -> Path | None:
         fcntl.flock(source, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with os.fdopen(os.dup(source), "rb") as file:
             data = _whole_lines(path, file.read())
-        parquet = _parquet(path, data) if data else None
-        segment = _write_segment(path.parent, parquet) if parquet else None
+        table = _records(path, data) if data else None
+        segment = _write(path.parent, table) if table is not None else None
         path.unlink(missing_ok=True)
         return segment
     except BlockingIOError:
@@ -80,17 +84,13 @@ def _whole_lines(path: Path, data: bytes) -> bytes:
     return whole + line_end
 
 
-def _parquet(path: Path, data: bytes) -> bytes | None:
+def _records(path: Path, data: bytes) -> Any:
+    """The table of the lines that can be read, or None where none can."""
     try:
-        table = _table(data)
+        return _table(data)
     except pa.ArrowInvalid:
         readable = _readable(path, data)
-        if not readable:
-            return None
-        table = _table(readable)
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", write_page_index=True)
-    return sink.getvalue().to_pybytes()
+        return _table(readable) if readable else None
 
 
 def _table(data: bytes) -> Any:
@@ -116,22 +116,23 @@ def _is_record(line: bytes) -> bool:
     return True
 
 
-def _write_segment(folder: Path, data: bytes) -> Path:
-    digest = hashlib.sha256(data).hexdigest()
-    with (folder / "seal.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        known = [match for match in map(_SEGMENT.match, (path.name for path in folder.iterdir())) if match]
-        same = [match.group() for match in known if match.group(2) == digest]
-        if same:
-            return folder / same[0]
-        number = max((int(match.group(1)) for match in known), default=-1) + 1
-        segment = folder / f"segment-{number:09d}-{digest}.parquet"
+def _write(folder: Path, table: Any) -> Path:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", write_page_index=True)
+    data = sink.getvalue().to_pybytes()
+    segment = folder / f"segment-{_newest(table)}-{hashlib.sha256(data).hexdigest()}.parquet"
+    if not segment.exists():
         _put(segment, data)
     return segment
 
 
+def _newest(table: Any) -> str:
+    times = table["time"].drop_null().cast(pa.int64()).to_numpy()
+    return (_EPOCH + timedelta(microseconds=int(times.max(initial=0)))).strftime("%Y%m%dT%H%M%S%fZ")
+
+
 def _put(path: Path, data: bytes) -> None:
-    temporary = path.parent / "segment.tmp"
+    temporary = path.with_suffix(".tmp")  # whoever else seals the same records writes the same bytes
     with temporary.open("wb") as file:
         file.write(data)
         file.flush()

@@ -33,6 +33,7 @@ Headers = dict[bytes, bytes]
 ROLES = frozenset({"live", "warm", "shadow"})
 MAX_WAITING_BODIES = 4
 MAX_ATTEMPT = 1_000_000
+COUNTERS = "/counters"
 _JSON = b"application/json"
 
 
@@ -89,6 +90,8 @@ class App:
             _open_inference.infer(config.service): partial(self._predict, self._open_inference.question),
             _seldon_protocol.FEEDBACK: self._feedback,
         }
+        self._predictions = self._posts.keys() - {_seldon_protocol.FEEDBACK}
+        self._start, self._requests, self._errors = uuid4().hex, 0, 0
         self._pages = _pages(config, model, {**self._open_inference.pages(), "/metadata": seldon.metadata()})
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -102,6 +105,9 @@ class App:
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # whatever it is, the caller gets a sentence
             refused = _refusal(error, request_id)
             answer = Answer(refused.status, _failure(scope["path"], refused), refused.headers)
+        if scope["path"] in self._predictions:
+            self._requests += 1
+            self._errors += answer.status >= 500
         await self._send(send, answer, request_id)
 
     def close(self) -> None:
@@ -121,18 +127,22 @@ class App:
         _check_content(headers)
         body = await self._body(headers, receive)
         try:
-            return await handler(body, _asked(headers, request_id, clock))
+            return await handler(body, _asked(headers, request_id, clock, self.config.role or "live"))
         finally:
             self._bytes_waiting -= len(body)
 
     def _page(self, method: str, path: str) -> Answer:
-        page = self._pages.get(path)
+        page = self._counters() if path == COUNTERS else self._pages.get(path)
         if page is None:
             self._open_inference.refuse_other(path)
             raise RequestRefused(404, "NOT_FOUND", f"there is nothing at {path[:200]!r}, see /openapi.json")
         if method not in ("GET", "HEAD"):
             raise _method_refused(method, path, "GET, HEAD")
         return Answer(200, page)
+
+    def _counters(self) -> bytes:
+        counted = {"release": self.config.release, "requests": self._requests, "errors": self._errors}
+        return orjson.dumps({"start": self._start, **counted})
 
     async def _predict(self, read: Callable[[bytes], Question], body: bytes, asked: Asked) -> Answer:
         question = read(body)
@@ -269,10 +279,10 @@ def _check_id(header: str, value: str) -> None:
         raise _bad_header(header, f"1 to {MAX_ID_CHARACTERS} visible ASCII characters")
 
 
-def _asked(headers: Headers, request_id: str, clock: float) -> Asked:
+def _asked(headers: Headers, request_id: str, clock: float, role: str) -> Asked:
     client_id = headers.get(b"x-client-request-id", b"").decode("latin-1")
     _check_id("x-client-request-id", client_id)
-    role = headers.get(b"x-mlops-role", b"live").decode("latin-1")
+    role = headers.get(b"x-mlops-role", role.encode()).decode("latin-1")
     if role not in ROLES:
         raise _bad_header("x-mlops-role", "live, warm or shadow")
     attempt = headers.get(b"x-envoy-attempt-count", b"1")

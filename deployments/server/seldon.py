@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -30,6 +29,7 @@ from prefect_mlops.deployments.server._errors import (
     ModelFailed,
     RequestRefused,
     StartRefused,
+    StoreUnavailable,
     bad_data,
     model_failed,
 )
@@ -37,6 +37,7 @@ from prefect_mlops.deployments.server._files import read
 from prefect_mlops.deployments.server._model import load
 from prefect_mlops.deployments.server._say import say
 from prefect_mlops.deployments.server._seldon_protocol import SeldonProtocol, failure
+from prefect_mlops.deployments.server._store import connect
 
 
 class ReleasedModel:
@@ -51,11 +52,14 @@ class ReleasedModel:
 
     def __init__(self, config: str) -> None:
         try:
-            self._config = Config.read(Path(config))
-            self._files = read(self._config)
+            asked = Config.read(config)
+            self._config, self._files = read(asked, connect(asked))
         except StartRefused as error:
             say(str(error))
             sys.exit(os.EX_CONFIG)
+        except StoreUnavailable as error:
+            say(str(error))
+            sys.exit(os.EX_TEMPFAIL)
         self._protocol = SeldonProtocol(self._config, self._files.signature)
         self.model_error_handler = _error_handler()
 

@@ -12,6 +12,7 @@ from prefect_mlops.blocks.entry import Released
 from prefect_mlops.blocks.log import Draft
 from prefect_mlops.flows.creditco import RECIPE, census
 from prefect_mlops.tasks import shift_traffic, snapshot_data, trace_prediction, train_model, validate_data
+from tests.deployments.server.releases import put_segment
 from tests.tasks.moving.doubles import Gateway, MemoryTarget, memory_place
 
 ROWS = 600
@@ -45,23 +46,27 @@ def released(place: Environment, snapshot: str, commit: str | None) -> str:
     return release
 
 
-def answered(place: Environment, release: str) -> str:
-    """Have a record of an answer of `release`, as its server writes it."""
+def answered(place: Environment, release: str, *, in_store: bool = False) -> str:
+    """Have a record of an answer of `release`, as its server writes it on this machine, or takes it to the store."""
     facts = {"kind": "prediction", "request_id": "why-me", "attempt": 1, "time": "2100-01-01T00:00:00.000000Z"}
     facts |= {"service": RECIPE.name, "release": release, "model": release, "role": "live", "status": 200}
     [folder] = place.target.records()
-    (folder / "open-1.jsonl").write_text(json.dumps(facts | {"latency_ms": 1.0}) + "\n")
+    spool = folder / "open-1.jsonl"
+    spool.write_text(json.dumps(facts | {"latency_ms": 1.0}) + "\n")
+    if in_store:
+        put_segment(place.store_block, place.target.namespace, RECIPE.name, spool)
     return "why-me"
 
 
-def test_it_goes_on_to_the_rows_that_came_in(place: Environment, tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_store", [False, True])
+def test_it_goes_on_to_the_rows_that_came_in(place: Environment, tmp_path: Path, in_store: bool) -> None:
     frame = census(ROWS, seed=1)
     frame.loc[[3, 5], "hours-per-week"] = 0
     frame.to_csv(tmp_path / "applications.csv", index=False)
     store = place.store_block
     raw = snapshot_data.fn(store, tmp_path / "applications.csv")
     kept = validate_data.fn(store, raw.id, RECIPE.expectations, missing=RECIPE.missing).commit
-    request = answered(place, released(place, store.commit_at(kept).snapshot, kept))
+    request = answered(place, released(place, store.commit_at(kept).snapshot, kept), in_store=in_store)
     trace = trace_prediction.fn(place, request)
     assert (trace.commit, trace.rows) == (kept, ROWS - 2)
     assert (trace.raw_commit, trace.raw_rows) == (raw.id, ROWS)

@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from prefect_mlops.blocks import ModelRegistry, Recipe, Store
+from prefect_mlops.blocks import Graph, LocalServing, ModelRegistry, Recipe, Split, Store
 from prefect_mlops.blocks.errors import Invalid
+from prefect_mlops.blocks.graph import graph_of
 from prefect_mlops.flows.creditco import LABELS, RECIPE, TARGET, VENDOR_RECIPE, census, read_census, vendor_batch
 from prefect_mlops.tasks import Candidate, register_model, snapshot_data, train_model
 
@@ -214,3 +215,17 @@ def test_bytes_that_are_no_table_get_a_sentence(tmp_path: Path, content: bytes) 
         read_census(tmp_path / "census.csv")
     with pytest.raises(Invalid, match="is a census file"):
         read_census(tmp_path)
+
+
+def test_a_graph_goes_with_the_release_and_only_seldon_takes_it(store: Store, tmp_path: Path) -> None:
+    nodes = {"name": "scale", "type": "TRANSFORMER", "children": [{"name": "model"}]}
+    graph = Graph(nodes=nodes, containers=[{"name": "scale", "image": "example/scale"}])
+    path = write(FRAME, tmp_path / "a.csv")
+    plain, around = (
+        store.put_release(train(store, path, RECIPE.model_copy(update={"graph": one})).release())
+        for one in (Graph(), graph)
+    )
+    assert (graph_of(store, plain), graph_of(store, around)) == (None, graph)
+    serving = LocalServing(home=tmp_path / "home")
+    assert serving.refusals("credit", Split.of(plain), store) == []
+    assert "only Seldon Core runs" in serving.refusals("credit", Split.of(around), store)[0]

@@ -245,7 +245,7 @@ def test_a_release_of_another_service_is_refused(shared: Place) -> None:
 
 def test_a_service_name_that_is_no_label_is_refused(shared: Place) -> None:
     serving = shared.serving()
-    assert serving.refusals("credit", Split()) == []
+    assert serving.refusals("credit", Split(), shared.store) == []
     with pytest.raises(TargetRefused, match="DNS label"):
         serving.apply("Credit Card", Split(), fence=1, store=shared.store)
     assert "Credit Card" not in serving.services()

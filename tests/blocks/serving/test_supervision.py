@@ -262,14 +262,14 @@ def test_a_port_that_another_program_has_is_refused_before_anything_starts(place
         foreign.listen()
         port = foreign.getsockname()[1]
         serving = place.serving(port=port)
-        assert any(f"port {port}" in reason for reason in serving.refusals("credit", Split()))
+        assert any(f"port {port}" in reason for reason in serving.refusals("credit", Split(), place.store))
         with pytest.raises(TargetRefused, match="taken by another program"):
             serving.apply("credit", Split.of(place.release("a")), fence=1, store=place.store)
         assert not place.processes()
         assert serving.services() == ()
     serving.apply("credit", Split.of(place.release("a")), fence=1, store=place.store)
     assert serving.address("credit").url.startswith(f"http://127.0.0.1:{port}/")
-    assert place.serving(port=port + 1).refusals("credit", Split())
+    assert place.serving(port=port + 1).refusals("credit", Split(), place.store)
 
 
 def test_two_homes_never_share_a_port(place: Place, tmp_path: Path) -> None:

@@ -133,13 +133,18 @@ class FlakyBackend:
         self._end(self._begin("has", key), key)
         return key in self.shelf.held
 
-    def list(self, prefix: str) -> Iterator[str]:
+    def list(self, prefix: str, after: str = "") -> Iterator[str]:
         fault = self._begin("list", prefix)
         self._end(fault, prefix)
         shown = self.shelf.history
         if fault is Fault.STALE:
             shown = shown[: self.rng.randint(0, len(shown))]
-        return iter(sorted(key for key in shown if key.startswith(prefix) and not key.startswith(SCRATCH)))
+        below = (key for key in shown if key.startswith(prefix) and not key.startswith(SCRATCH))
+        return iter(sorted(key for key in below if key > after))
+
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        names = (key.removeprefix(prefix) for key in self.list(prefix))
+        return tuple(dict.fromkeys(name.partition("/")[0] for name in names if "/" in name))
 
     def delete(self, key: str) -> None:
         if not self.dead and self.shelf.held.pop(key, None) is not None:

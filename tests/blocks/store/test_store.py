@@ -322,12 +322,15 @@ def test_listings(store: Store, connect: Connect) -> None:
     store.journal("log/local").append(0, b"x")
     store.journal("log/production").append(0, b"x")
     store.journal("branch/data/main").append(0, b"x")
+    tamper(store, f"records/ns/svc/pod/segment-20261121T101300123456Z-{'0' * 64}.parquet", b"?")
     strays = [
         "log/local/1",
         "log/local/000000000001.part",
         "objects/note",
         "objects/sha256/ab/" + "0" * 61,
         "readme.txt",
+        "records/ns/svc/pod/segment-1.parquet",
+        f"records/ns/svc/segment-20261121T101300123456Z-{'0' * 64}.parquet",
     ]
     for stray in strays:
         tamper(store, stray, b"?")

@@ -100,6 +100,7 @@ def write_config(home: Path, files: Sequence[dict[str, Any]], **more: Any) -> Pa
         "files": list(files),
         "port": 0,
         "spool": str(home / "spool"),
+        "instance": "0",
         **more,
     }
     path = home / "server.json"

@@ -60,11 +60,11 @@ class Running:
 
 
 @contextmanager
-def serving(config: Path, prepare: Callable[[], None] | None = None) -> Generator[Running]:
-    """A server process with the configuration at `config`, until the block ends."""
+def serving(config: Path, prepare: Callable[[], None] | None = None, *, inline: bool = False) -> Generator[Running]:
+    """A server process with the configuration at `config`, or in its command, until the block ends."""
     log = config.with_suffix(".log")
     with log.open("wb") as output:
-        command = [sys.executable, "-m", PROGRAM, str(config)]
+        command = [sys.executable, "-m", PROGRAM, config.read_text() if inline else str(config)]
         process = subprocess.Popen(command, stderr=output, stdout=output, preexec_fn=prepare)  # noqa: PLW1509
     try:
         place = until(lambda: _place(process, log))

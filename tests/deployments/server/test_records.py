@@ -195,7 +195,8 @@ def _left_behind(folder: Path, tail: bytes = b"") -> Path:
 def test_a_segment_holds_what_its_spool_file_held_and_is_named_by_its_bytes(tmp_path: Path) -> None:
     segment = seal(_left_behind(tmp_path))
     assert segment is not None
-    assert segment.name == f"segment-000000000-{hashlib.sha256(segment.read_bytes()).hexdigest()}.parquet"
+    digest = hashlib.sha256(segment.read_bytes()).hexdigest()
+    assert segment.name == f"segment-20261121T100000000009Z-{digest}.parquet"
     table = pq.read_table(segment)
     assert table.schema.names == SCHEMA.names
     assert table.schema.types == SCHEMA.types
@@ -250,7 +251,7 @@ def test_what_a_killed_process_left_is_sealed_at_the_next_start(tmp_path: Path) 
     assert list(tmp_path.glob("open-*")) == []
 
 
-def test_segments_are_numbered_in_order(tmp_path: Path, spool: Spool) -> None:
+def test_segments_are_named_in_order(tmp_path: Path, spool: Spool) -> None:
     for number in range(3):
         spool.append([_record(number)])
         spool.rotate()
@@ -266,12 +267,15 @@ def test_a_long_spool_file_is_rotated(tmp_path: Path, spool: Spool) -> None:
 
 
 def test_a_segment_that_cannot_be_written_is_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    segment = seal(_left_behind(tmp_path))
+    assert segment is not None
+    segment.unlink()
+    segment.with_suffix(".tmp").mkdir()
     _left_behind(tmp_path)
-    (tmp_path / "segment.tmp").mkdir()
     spool = Spool(tmp_path, CONSTANT)
     spool.open()
     until(lambda: "is tried again" in capsys.readouterr().err)
-    (tmp_path / "segment.tmp").rmdir()
+    segment.with_suffix(".tmp").rmdir()
     spool.tick()
     spool.close()
     assert len(_sealed(tmp_path)) == 10

@@ -96,9 +96,13 @@ class MemoryTarget:
 
     gateway: Gateway
     mishap: Step = no_mishap
+    namespace: str = "memory"
 
-    def refusals(self, service: str, split: Split) -> list[str]:
+    def refusals(self, service: str, split: Split, store: Store) -> list[str]:
         return ["there is no shadow here"] if any(arm.role == "shadow" for arm in split.arms) else []
+
+    def tenable(self, service: str, split: Split) -> Split:
+        return split
 
     def apply(self, service: str, split: Split, *, fence: int, store: Store) -> None:
         self._reach("apply", service, split, fence)

@@ -1,0 +1,72 @@
+"""`python -m tests.cluster COMMAND...`: run a command beside a Kubernetes node, and leave nothing behind.
+
+The node is made for this command: programs and images are built once and kept in `.tools/cluster`; processes, network,
+mounts and containers live in namespaces that end with it. Where `KUBECONFIG` names a cluster, the command just runs.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from tests.cluster.cache import NotMade
+from tests.cluster.homes import home
+from tests.cluster.images import images
+from tests.cluster.needs import missing
+from tests.cluster.programs import programs
+
+NAMESPACES = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+
+
+def main() -> int:
+    """Run the command, and give its exit code; 0 where no node can run here, with the reason."""
+    command = sys.argv[1:]
+    if os.environ.get("KUBECONFIG"):
+        os.execvp(command[0], command)
+    why = missing()
+    if why:
+        print(f"skipped: {why}", file=sys.stderr)
+        return 0
+    try:
+        built = programs()
+        archives = images(built)
+    except NotMade as error:
+        return _failed(error)
+    signal.signal(signal.SIGINT, _leave_it_to_the_command)
+    signal.signal(signal.SIGTERM, _stop)
+    with home() as folder:
+        (folder / "programs").symlink_to(built)
+        (folder / "images").symlink_to(archives[0].parent)
+        return _inside(folder, command)
+
+
+def _inside(folder: Path, command: list[str]) -> int:
+    start = (sys.executable, "-m", "tests.cluster.inside", str(folder))
+    process = subprocess.Popen([*DIES_WITH_US, *NAMESPACES, *start, *command])
+    try:
+        return process.wait()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _failed(error: NotMade) -> int:
+    print(error, file=sys.stderr)
+    return 1
+
+
+def _leave_it_to_the_command(_number: int, _frame: FrameType | None) -> None: ...
+
+
+def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

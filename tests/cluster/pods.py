@@ -1,0 +1,30 @@
+"""Manifests of the small things that tests of a cluster run on it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from tests.cluster import images
+from tests.cluster.api import Cluster, Manifest
+
+IMAGE = images.PYTHON if os.environ.get("CLUSTER_NODE") else "python:3.12-slim"
+"""A Python that the cluster can start: ours is on our node only."""
+
+
+def named(kind: str, name: str, namespace: str, version: str = "v1", **parts: Any) -> Manifest:
+    """An object labelled `app: NAME`."""
+    metadata = {"name": name, "namespace": namespace, "labels": {"app": name}}
+    return {"apiVersion": version, "kind": kind, "metadata": metadata, **parts}
+
+
+def runs(*command: str, name: str = "it", **parts: Any) -> Manifest:
+    """The specification of a pod with one container that runs a Python, by options or a program's text."""
+    container = {"name": name, "image": IMAGE, "imagePullPolicy": "IfNotPresent", "command": ["python", *command]}
+    return {"containers": [container | parts], "terminationGracePeriodSeconds": 0}
+
+
+def events(cluster: Cluster, namespace: str) -> str:
+    """What the cluster says happened in a namespace, for the message of a test that fails."""
+    found = cluster.get(f"/api/v1/namespaces/{namespace}/events")["items"]
+    return "\n".join(f"{one['involvedObject']['name']}: {one['reason']}: {one['message']}" for one in found)
