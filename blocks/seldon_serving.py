@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 import httpx
 from anyio.from_thread import start_blocking_portal
 from prefect.blocks.core import Block
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
 from prefect_mlops.blocks import _seldon_manifest as seldon
 from prefect_mlops.blocks._canonical import Label
@@ -104,6 +105,12 @@ class SeldonServing(Block):
         default=16 * 1024 * 1024, ge=1, le=16 * 1024 * 1024, title="Largest request",
         description="Longest request body in bytes; a longer one is answered 413.",
     )  # fmt: skip
+
+    @field_validator("pod", "container", mode="before")
+    @classmethod
+    def _read(cls, value: object) -> object:
+        """The log of an environment keeps them as JSON."""
+        return json.loads(value) if isinstance(value, str) else value
 
     # --- the target's interface ----------------------------------------------------------
 
