@@ -87,7 +87,7 @@ def _define(cluster: Cluster, definitions: list[Manifest]) -> None:
 
 
 def _is(thing: Manifest, condition: str) -> bool:
-    conditions = thing.get("status", {}).get("conditions", [])
+    conditions = (thing.get("status") or {}).get("conditions") or []
     return any(one["type"] == condition and one["status"] == "True" for one in conditions)
 
 
