@@ -48,8 +48,9 @@ def _bring_up(node: Node) -> None:
     for name in ("etcd", "apiserver", "containerd"):
         node.start(name)
     node.wait_for_api()
+    node.wait_for_containerd()
     with contextlib.closing(node.cluster()) as cluster:
-        for name in ("controllers", "scheduler", "kubelet", "proxy"):
+        for name in ("controllers", "scheduler", "kubelet", "proxy", "names"):
             node.start(name)
         _define(cluster, seldon.definitions(node.home))
         path = f"/api/v1/nodes/{settings.NODE}"
