@@ -183,7 +183,7 @@ class Envoy:
     def _cluster(self, mesh: Mesh, to: Destination) -> Json:
         protocol = "http2_protocol_options" if mesh.speaks_http2(to) else "http_protocol_options"
         return {
-            "@type": TYPE + "config.cluster.v3.Client",
+            "@type": TYPE + "config.cluster.v3.Cluster",
             "name": to.cluster,
             "type": "EDS",
             "eds_cluster_config": {"service_name": to.cluster, "eds_config": self._watched(_file(to))},
