@@ -8,7 +8,7 @@ import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,7 +23,7 @@ ECHO = """
 import http.server, json, os, sys
 seen = []
 class Echo(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+    protocol_version, wbufsize = "HTTP/1.1", 65536  # one write an answer
     def do_GET(self): self.answer(200, seen)
     def do_POST(self):
         self.rfile.read(int(self.headers.get("content-length", 0)))
@@ -114,7 +114,7 @@ def service(cluster: Cluster, namespace: str, gateway: Ingress) -> Iterator[Serv
 
 
 @contextmanager
-def asked_all_the_while(service: Service) -> Iterator[Counter[int]]:
+def asked_all_the_while(service: Service) -> Generator[Counter[int]]:
     """How many answers of each status a client got that asked every 5 ms."""
     statuses: Counter[int] = Counter()
     over = threading.Event()

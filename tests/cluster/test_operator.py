@@ -50,10 +50,10 @@ def until_available(cluster: Cluster, manifest: Manifest) -> Manifest:
     """Apply it and wait until it is carried out; its status."""
     applied = cluster.apply(manifest)
 
-    def carried_out() -> Manifest | None:
+    def carried_out() -> Manifest:
         status = cluster.read(manifest).get("status", {})
         conditions = {one["type"]: one["status"] for one in status.get("conditions", [])}
-        return status if status.get("state") == "Available" and conditions["Ready"] == "True" else None
+        return status if status.get("state") == "Available" and conditions["Ready"] == "True" else {}
 
     assert applied["metadata"]["generation"] >= 1
     return wait_for(carried_out, "the SeldonDeployment to be available", seconds=60)
