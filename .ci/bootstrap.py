@@ -4,7 +4,7 @@ Started by the Makefile through bootstrap.sh with whatever Python 3 there is (3.
 uses the standard library only. Nothing happens when `.venv` is already what it should be.
 
     bootstrap.py          make `.venv`, if need be
-    bootstrap.py --lock   resolve pyproject.toml into requirements.lock again
+    bootstrap.py --lock   resolve pyproject.toml into requirements.lock and the images' locks again
 
 Everything is pinned by hash: uv by `.ci/uv.txt`, the rest (build backend included) by the lock.
 Indexes, proxies and certificates are whatever pip was told, by file or by environment.
@@ -25,6 +25,7 @@ TOOLS = ROOT / ".tools"
 VENV = ROOT / ".venv"
 STAMP = VENV / ".made-of.json"
 LOCK = ROOT / "requirements.lock"
+IMAGES = ROOT / "deployments" / "images"
 VERSIONS = ("3.12", "3.13", "3.11")  # best first: the seldon extra exists for 3.12 only
 
 # Prints what a Python is, or fails where it lacks what we need; `_base_executable` sees through a venv.
@@ -238,12 +239,23 @@ def make():
 
 
 def lock():
-    """Resolve pyproject.toml anew, for all our Pythons at once; the file names no registry."""
+    """Resolve pyproject.toml anew, for all our Pythons at once; the files name no registry.
+
+    The images get the very versions that are tested, each only what it needs.
+    """
     found = chosen()
-    command = [uv(found[0] if found else None), "pip", "compile", "--quiet", "--universal", "--python-version", "3.11"]
-    command += ["--generate-hashes", "--all-extras", "--group", "dev", "--no-header", "--no-emit-index-url"]
-    command += ["--no-emit-find-links", "--output-file", LOCK.name, "pyproject.toml"]
-    run(command, cwd=str(ROOT), env=environment())
+    program = uv(found[0] if found else None)
+    compile_lock(program, LOCK, "--all-extras", "--group", "dev", "pyproject.toml")
+    tested = ("--constraints", LOCK.name)
+    compile_lock(program, IMAGES / "serving.lock", "--group", "serving", *tested)
+    compile_lock(program, IMAGES / "flows.lock", "pyproject.toml", *tested)
+
+
+def compile_lock(program, path, *what):
+    """Have uv write one lock; what is pinned in it already stays, where it can."""
+    command = [program, "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes"]
+    command += ["--no-header", "--no-emit-index-url", "--no-emit-find-links"]
+    run([*command, "--output-file", path.relative_to(ROOT), *what], cwd=str(ROOT), env=environment())
 
 
 def main(arguments):

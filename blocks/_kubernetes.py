@@ -229,6 +229,8 @@ class Cluster:
             conflicts = [cause for cause in causes if cause.get("reason") == "FieldManagerConflict"]
             managers = tuple(_manager(str(cause.get("message"))) for cause in conflicts)
             return Owned(managers, message) if managers else Stale(message)
+        if "failed calling webhook" in message:
+            return TargetUnreachable("the webhook of an operator, such as Seldon's", message)
         if error.status == 429 or error.status >= 500:
             return TargetUnreachable(self._name, message)
         return Refused(f"{what}: {message}" if message not in {"", "Unauthorized"} else f"{what}: not let in")

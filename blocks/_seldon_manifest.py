@@ -148,7 +148,8 @@ def tomb(namespace: str, service: str, fence: int) -> Json:
 
 def as_text(manifest: Json) -> str:
     """A manifest as YAML; the same bytes for the same manifest."""
-    return yaml.safe_dump(manifest, sort_keys=True, allow_unicode=True, width=2**20)
+    tree = json.loads(json.dumps(manifest))  # what it names twice is written twice, not as a reference
+    return yaml.safe_dump(tree, sort_keys=True, allow_unicode=True, width=2**20)
 
 
 def read_text(text: str) -> Json:
@@ -224,11 +225,11 @@ def _probe(path: str, **numbers: int) -> Json:
 
 
 def _merged(ours: Json, more: Mapping[str, Any]) -> Json:
-    """`ours` with `more` on top: lists are joined, objects merged, anything else replaced."""
+    """`ours` with `more` on top: lists of objects are joined, objects merged, anything else replaced."""
     merged = dict(ours)
     for key, value in more.items():
         before = merged.get(key)
-        if isinstance(before, list) and isinstance(value, list):
+        if isinstance(before, list) and isinstance(value, list) and all(isinstance(one, dict) for one in before):
             merged[key] = [*before, *value]
         elif isinstance(before, dict) and isinstance(value, dict):
             merged[key] = _merged(before, value)

@@ -168,6 +168,12 @@ class Environment(Block):
         title="Shadow agreement",
         description="Answers in a thousand on which a shadow must agree with what is live.",
     )
+    start_seconds: int = Field(
+        default=900,
+        ge=1,
+        title="Start seconds",
+        description="How long a step that runs as a Job of its own may wait for a machine to start on.",
+    )
 
     _store: Store | None = PrivateAttr(default=None)
     _target: ServingTarget | None = PrivateAttr(default=None)

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from tests.cluster.cache import NotMade
+from tests.cluster.commands import Failed
 from tests.cluster.homes import home
 from tests.cluster.images import images
 from tests.cluster.needs import missing
@@ -36,13 +36,16 @@ def main() -> int:
     try:
         built = programs()
         archives = images(built)
-    except NotMade as error:
-        return _failed(error)
+    except Failed as error:
+        print(error, file=sys.stderr)
+        return 1
     signal.signal(signal.SIGINT, _leave_it_to_the_command)
     signal.signal(signal.SIGTERM, _stop)
     with home() as folder:
         (folder / "programs").symlink_to(built)
-        (folder / "images").symlink_to(archives[0].parent)
+        (folder / "images").mkdir()
+        for archive in archives:
+            (folder / "images" / archive.name).symlink_to(archive)
         return _inside(folder, command)
 
 
@@ -54,11 +57,6 @@ def _inside(folder: Path, command: list[str]) -> int:
     finally:
         process.kill()
         process.wait()
-
-
-def _failed(error: NotMade) -> int:
-    print(error, file=sys.stderr)
-    return 1
 
 
 def _leave_it_to_the_command(_number: int, _frame: FrameType | None) -> None: ...

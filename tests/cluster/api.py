@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import httpx
 import yaml
 
+from tests.cluster.commands import Failed
+
 T = TypeVar("T")
 Manifest = dict[str, Any]
 OWNER = "tests"
@@ -114,7 +116,7 @@ def _client(url: str, context: ssl.SSLContext, key: str | None) -> httpx.Client:
 
 
 def wait_for(look: Callable[[], T], what: str, *, seconds: float = 30) -> T:
-    """The first answer that is true; an API server that does not answer yet, or says no, is asked again.
+    """The first answer that is true; what does not answer yet, or says no, is asked again.
 
     Raises:
         TimeoutError: If it does not come in time: what was waited for, and the last answer.
@@ -124,7 +126,7 @@ def wait_for(look: Callable[[], T], what: str, *, seconds: float = 30) -> T:
         last: Any = None
         try:
             last = look()
-        except (httpx.TransportError, Refused) as error:
+        except (httpx.TransportError, Refused, Failed) as error:
             last = error
         else:
             if last:

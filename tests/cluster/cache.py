@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
 
-from tests.cluster.needs import SEARCHED
-
 TOOLS = Path(__file__).resolve().parents[2] / ".tools" / "cluster"
-
-
-class NotMade(Exception):
-    """A program that makes something failed: which, and the last it said."""
 
 
 def digest(*inputs: Path | str) -> str:
@@ -41,17 +33,3 @@ def kept(name: str, key: str, make: Callable[[Path], None]) -> Path:
             make(partial)
             partial.rename(folder)
     return folder
-
-
-def run(*command: Path | str, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
-    """What a program prints.
-
-    Raises:
-        NotMade: If it fails.
-    """
-    words = [str(word) for word in command]
-    environment = {**os.environ, "PATH": SEARCHED, **(env or {})}
-    done = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise NotMade(f"`{' '.join(words)}` failed with exit code {done.returncode}: {done.stderr[-2000:]}")
-    return done.stdout

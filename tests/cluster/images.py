@@ -11,7 +11,8 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.cluster.cache import digest, kept, run
+from tests.cluster.cache import digest, kept
+from tests.cluster.commands import run
 
 PAUSE = "localhost/pause:1"
 PYTHON = f"localhost/python:{sys.version_info.major}.{sys.version_info.minor}"
@@ -35,7 +36,7 @@ def images(programs: Path) -> list[Path]:
     """The archives of the images `PAUSE` and `PYTHON`; the latter holds the Python that runs this.
 
     Raises:
-        NotMade: If a Debian package cannot be had or an image cannot be built.
+        Failed: If a Debian package cannot be had or an image cannot be built.
     """
     release = platform.freedesktop_os_release()["VERSION_CODENAME"]
     key = digest(Path(__file__), programs / "pause", sys.base_prefix, platform.python_version(), release)

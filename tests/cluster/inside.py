@@ -18,7 +18,7 @@ from types import FrameType
 
 from tests.cluster import seldon, settings
 from tests.cluster.api import Cluster, Manifest, wait_for
-from tests.cluster.cache import run
+from tests.cluster.commands import run
 from tests.cluster.daemons import daemons
 from tests.cluster.node import Node
 
@@ -33,6 +33,8 @@ def main() -> int:
     node = Node(home)
     try:
         _bring_up(node)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except Exception as why:
         print(f"the node did not come up: {why}\n{_last_lines(node)}", file=sys.stderr)
         return 1
@@ -59,7 +61,7 @@ def _bring_up(node: Node) -> None:
 
 
 def _load_images(node: Node) -> None:
-    wait_for((node.home / "containerd.sock").exists, "containerd")
+    node.wait_for_containerd()
     for archive in sorted((node.home / "images").iterdir()):
         node.load(archive)
 
@@ -94,7 +96,7 @@ def _define(cluster: Cluster, definitions: list[Manifest]) -> None:
 
 
 def _is(thing: Manifest, condition: str) -> bool:
-    conditions = thing.get("status", {}).get("conditions", [])
+    conditions = (thing.get("status") or {}).get("conditions") or []
     return any(one["type"] == condition and one["status"] == "True" for one in conditions)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from pathlib import Path
+
+from tests.cluster.commands import found
 
 PLUGINS = Path("/usr/lib/cni")
 PACKAGES = {
@@ -19,14 +20,6 @@ PACKAGES = {
 }
 """The Debian package of each program that the node starts."""
 
-SEARCHED = f"{os.environ.get('PATH', os.defpath)}:/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin"
-"""Also where an ordinary user's PATH does not lead."""
-
-
-def program(name: str) -> str | None:
-    """The path of a program, if it is here."""
-    return shutil.which(name, path=SEARCHED)
-
 
 def missing() -> str:
     """Why no node runs here and what to do, in one sentence; "" where one does."""
@@ -34,9 +27,9 @@ def missing() -> str:
         return f"a Kubernetes node needs Linux and this is {sys.platform}; set KUBECONFIG to use a cluster of yours"
     if os.geteuid() != 0:
         return "a Kubernetes node needs root; run this as root, or set KUBECONFIG to use a cluster of yours"
-    if not program("go"):
+    if not found("go"):
         return "the node's programs are built with Go, which is not here; install Go 1.26, or set KUBECONFIG"
-    packages = [package for name, package in PACKAGES.items() if not program(name)]
+    packages = [package for name, package in PACKAGES.items() if not found(name)]
     if packages:
         return f"a Kubernetes node needs Debian packages; `apt install {' '.join(packages)}`, or set KUBECONFIG"
     return ""

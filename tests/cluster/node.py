@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster.api import Cluster, wait_for
+from tests.cluster.commands import SEARCHED, run
 from tests.cluster.daemons import daemons
-from tests.cluster.needs import SEARCHED
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,12 @@ class Node:
 
     def containers(self, *words: str) -> str:
         """What containerd's own command line says."""
-        command = [f"{self.home}/programs/ctr", "--address", f"{self.home}/containerd.sock", "--namespace", "k8s.io"]
-        return subprocess.run([*command, *words], capture_output=True, text=True, check=True).stdout
+        to = ("--address", self.home / "containerd.sock", "--namespace", "k8s.io")
+        return run(self.home / "programs" / "ctr", *to, *words)
+
+    def wait_for_containerd(self) -> None:
+        """Wait until containerd answers."""
+        wait_for(lambda: self.containers("version"), "containerd")
 
     def pid(self, name: str) -> int:
         """The process that is one of `daemons`."""

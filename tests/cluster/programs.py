@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from tests.cluster.cache import TOOLS, NotMade, digest, kept, run
+from tests.cluster.cache import TOOLS, digest, kept
+from tests.cluster.commands import Failed, run
 
 SOURCES = Path(__file__).parent / "go"
 KUBERNETES = "v1.36.3"
@@ -22,7 +23,7 @@ def programs() -> Path:
     """A folder with the node's programs, and in `istio.json` the CustomResourceDefinitions that Seldon writes to.
 
     Raises:
-        NotMade: If a module cannot be had or a program cannot be built.
+        Failed: If a module cannot be had or a program cannot be built.
     """
     inputs = sorted(path for path in SOURCES.rglob("*") if path.is_file())
     return kept("programs", digest(*inputs, Path(__file__), run("go", "version", env=_go())), _make)
@@ -55,6 +56,6 @@ def _stamps() -> list[str]:
 def _istio() -> list[Any]:
     module = json.loads(run("go", "mod", "download", "-json", ISTIO, env=_go()))
     if module["Sum"] != ISTIO_SUM:
-        raise NotMade(f"module {ISTIO} must have the sum {ISTIO_SUM}, got {module['Sum']}")
+        raise Failed(f"module {ISTIO} must have the sum {ISTIO_SUM}, got {module['Sum']}")
     text = (Path(module["Dir"]) / "kubernetes" / "customresourcedefinitions.gen.yaml").read_text()
     return [found for found in yaml.safe_load_all(text) if found["spec"]["names"]["kind"] in ISTIO_KINDS]

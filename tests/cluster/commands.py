@@ -1,0 +1,35 @@
+"""Running programs to their end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+SEARCHED = f"{os.environ.get('PATH', os.defpath)}:/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin"
+"""Also where an ordinary user's PATH does not lead."""
+
+
+class Failed(Exception):
+    """A program failed: which, how, and the last it said."""
+
+
+def found(name: str) -> str | None:
+    """The path of a program, if it is here."""
+    return shutil.which(name, path=SEARCHED)
+
+
+def run(*command: Path | str, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
+    """What a program prints.
+
+    Raises:
+        Failed: If it ends with anything but 0.
+    """
+    words = [str(word) for word in command]
+    environment = {**os.environ, "PATH": SEARCHED, **(env or {})}
+    done = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Failed(f"`{' '.join(words)}` failed with exit code {done.returncode}: {done.stderr[-2000:]}")
+    return done.stdout
