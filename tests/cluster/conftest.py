@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.api import Cluster, wait_for
-from tests.cluster.ingress import Ingress, ingress
+from tests.cluster.ingress import Ingress, running
 from tests.cluster.node import Node
 
 
@@ -33,9 +33,9 @@ def node(cluster: Cluster) -> Node:
 
 
 @pytest.fixture(scope="session")
-def gateway(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ingress]:
+def ingress(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ingress]:
     """A real Envoy that does what the node's VirtualServices say."""
-    with ingress(node.kubeconfig, tmp_path_factory.mktemp("gateway")) as found:
+    with running(node.kubeconfig, tmp_path_factory.mktemp("ingress")) as found:
         yield found
 
 

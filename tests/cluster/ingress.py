@@ -20,7 +20,7 @@ class Ingress:
 
 
 @contextmanager
-def ingress(kubeconfig: Path, folder: Path) -> Generator[Ingress]:
+def running(kubeconfig: Path, folder: Path) -> Generator[Ingress]:
     """A gateway that follows the VirtualServices of a cluster, on a port that the system chooses."""
     with socket.create_server(("127.0.0.1", 0)) as chosen:
         port = chosen.getsockname()[1]

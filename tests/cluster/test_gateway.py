@@ -106,9 +106,9 @@ class Service:
 
 
 @pytest.fixture
-def service(cluster: Cluster, namespace: str, gateway: Ingress) -> Iterator[Service]:
+def service(cluster: Cluster, namespace: str, ingress: Ingress) -> Iterator[Service]:
     """A service without predictors yet."""
-    made = Service(cluster, namespace, gateway)
+    made = Service(cluster, namespace, ingress)
     yield made
     made.client.close()
 
@@ -205,12 +205,12 @@ def test_what_fails_is_asked_again_where_the_route_says_so(service: Service) -> 
     assert service.ask(fails="once").json()["x-envoy-attempt-count"] == "2"
 
 
-def test_only_pods_that_are_ready_are_asked(service: Service, gateway: Ingress) -> None:
+def test_only_pods_that_are_ready_are_asked(service: Service, ingress: Ingress) -> None:
     service.start("a")
     service.route({"a": 100})
     wait_for(service.who, "an answer")
     service.stop("a")
     wait_for(lambda: service.ask().status_code == 503, "nobody to answer")
-    flags = [json.loads(line)["flags"] for line in (gateway.folder / "access.log").read_text().splitlines()]
+    flags = [json.loads(line)["flags"] for line in (ingress.folder / "access.log").read_text().splitlines()]
     assert "UF" not in flags[-3:]
-    assert service.client.get(f"{gateway.url}/nothing/here").status_code == 404
+    assert service.client.get(f"{ingress.url}/nothing/here").status_code == 404
