@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.api import Cluster, wait_for
+from tests.cluster.ingress import Ingress, running
 from tests.cluster.node import Node
 
 
@@ -29,6 +30,13 @@ def node(cluster: Cluster) -> Node:
     if not os.environ.get("CLUSTER_NODE"):
         pytest.skip("this test breaks its node, and the cluster in KUBECONFIG is not ours to break")
     return Node(Path(os.environ["CLUSTER_NODE"]))
+
+
+@pytest.fixture(scope="session")
+def ingress(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ingress]:
+    """A real Envoy that does what the node's VirtualServices say."""
+    with running(node.kubeconfig, tmp_path_factory.mktemp("ingress")) as found:
+        yield found
 
 
 @pytest.fixture
