@@ -28,7 +28,7 @@ from prefect_mlops.tasks import Candidate
 PAUSE = 2.0
 """Seconds between two looks at the run."""
 
-LOGS_SECONDS = 10.0
+LOGS_SECONDS = 30.0
 """How long the worker may take to see and say why a pod died."""
 
 OBSERVER = "prefect.flow_runs.observer"
@@ -89,9 +89,9 @@ def _end(client: SyncPrefectClient, run: FlowRun, step: str, start_seconds: floa
     """
     seen = _Seen(client, run.id)
     if not wait_until(seen.has_begun, seconds=start_seconds, pause=PAUSE):
-        words = _last_words(client, run.id)
         client.set_flow_run_state(run.id, Cancelling(message=f"It did not start in {start_seconds} s."))
-        raise StepFailed(step, run.name, f"before it began, after {start_seconds} s", words)
+        why = _last_words(client, run.id) or seen.state.message or ""
+        raise StepFailed(step, run.name, f"before it began, after {start_seconds} s", why)
     wait_until(seen.has_ended, seconds=math.inf, pause=PAUSE)
     return seen.state
 
