@@ -34,6 +34,9 @@ LOGS_SECONDS = 30.0
 OBSERVER = "prefect.flow_runs.observer"
 """The logger of the worker's part that looks at pods."""
 
+DIAGNOSIS = "Resolution:"
+"""What tells its diagnosis from the lines of a dead container, which it logs too."""
+
 
 def trained_apart(environment: Environment, recipe: Recipe, snapshot: str) -> Candidate:
     """A candidate that the deployment `train-snapshot` of this environment trains with the recipe's resources.
@@ -124,8 +127,9 @@ def _last_words(client: SyncPrefectClient, run: UUID) -> str:
         logs[:] = client.read_logs(wanted, limit=50, sort=LogSort.TIMESTAMP_DESC)
         return any(log.name == OBSERVER for log in logs)
 
-    seen = wait_until(look, seconds=LOGS_SECONDS, pause=PAUSE)
-    return next((log.message.strip() for log in logs if not seen or log.name == OBSERVER), "")
+    wait_until(look, seconds=LOGS_SECONDS, pause=PAUSE)
+    seen = [log.message.strip() for log in logs if log.name == OBSERVER] or [log.message.strip() for log in logs]
+    return next((words for words in seen if DIAGNOSIS in words), seen[0] if seen else "")
 
 
 def _candidate(store: Store, document: str, otherwise: StepFailed) -> Candidate:
