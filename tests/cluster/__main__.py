@@ -7,6 +7,7 @@ mounts and containers live in namespaces that end with it. Where `KUBECONFIG` na
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from tests.cluster.cache import TOOLS
 from tests.cluster.commands import Failed
 from tests.cluster.homes import home
 from tests.cluster.images import images
@@ -45,7 +47,10 @@ def main() -> int:
     with home() as folder:
         (folder / "programs").symlink_to(built)
         lend(store, folder)
-        return _inside(folder, command)
+        code = _inside(folder, command)
+        if code:
+            _keep_logs(folder)
+        return code
 
 
 def _inside(folder: Path, command: list[str]) -> int:
@@ -56,6 +61,15 @@ def _inside(folder: Path, command: list[str]) -> int:
     finally:
         process.kill()
         process.wait()
+
+
+def _keep_logs(folder: Path) -> None:
+    kept = TOOLS / "logs"
+    shutil.rmtree(kept, ignore_errors=True)
+    kept.mkdir()
+    for log in folder.glob("*.log"):
+        shutil.copy(log, kept)
+    print(f"the node's logs are in {kept}", file=sys.stderr)
 
 
 def _leave_it_to_the_command(_number: int, _frame: FrameType | None) -> None: ...
