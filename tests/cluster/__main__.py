@@ -6,6 +6,7 @@ mounts and containers live in namespaces that end with it. Where `KUBECONFIG` na
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from tests.cluster.commands import Failed
 from tests.cluster.homes import home
 from tests.cluster.images import images
 from tests.cluster.needs import missing
+from tests.cluster.ours import ours
 from tests.cluster.programs import programs
 
 NAMESPACES = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
@@ -36,6 +38,7 @@ def main() -> int:
     try:
         built = programs()
         archives = images(built)
+        own = ours(next(archive for archive in archives if archive.stem == "python"))
     except Failed as error:
         print(error, file=sys.stderr)
         return 1
@@ -43,6 +46,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _stop)
     with home() as folder:
         (folder / "programs").symlink_to(built)
+        (folder / "ours.json").write_text(json.dumps(own))
         (folder / "images").mkdir()
         for archive in archives:
             (folder / "images" / archive.name).symlink_to(archive)
