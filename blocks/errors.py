@@ -220,6 +220,20 @@ class TestsNotPassed(MlopsError):
         )
 
 
+class StepFailed(MlopsError):
+    """A step that was started as a run of its own did not end well; what it should have made is not there."""
+
+    def __init__(self, step: str, run: str, ended: str, reason: str) -> None:
+        super().__init__(step, run, ended, reason)
+        self.step, self.run, self.ended, self.reason = step, run, ended, reason
+
+    def __str__(self) -> str:
+        return (
+            f"{self.step} as run {self.run} ended {self.ended}: {self.reason or 'it says nothing'}; mend that, "
+            "or ask for other resources in the recipe, then start this again"
+        )
+
+
 # --- a rollout -----------------------------------------------------------------------------
 
 

@@ -11,10 +11,12 @@ from prefect.flow_runs import pause_flow_run
 from prefect_mlops.blocks import Environment, Recipe
 from prefect_mlops.blocks.entry import Judged
 from prefect_mlops.blocks.errors import DataRefused
+from prefect_mlops.flows._apart import trained_apart
 from prefect_mlops.flows._pages import data_page, verdicts_page
 from prefect_mlops.flows._reporting import publish, say, showing
 from prefect_mlops.flows._rollout import APPROVAL_SECONDS, Waive
 from prefect_mlops.tasks import Candidate, Tested, Validated, test_model, train_model, validate_data
+from prefect_mlops.tasks._limits import may_ask_for_more, shortages
 from prefect_mlops.tasks._runtime import is_same_code
 from prefect_mlops.tasks._tables import MISSING
 
@@ -100,15 +102,21 @@ def show_data(environment: Environment, subject: str, evidence: str, verdict: st
 
 
 def trained(environment: Environment, recipe: Recipe, snapshot: str) -> Candidate:
-    """A candidate trained on a snapshot.
+    """A candidate trained on a snapshot: in this run, or where it needs more than this run has, in one of its own.
 
     Raises:
         Invalid: If data or training function are not what the recipe says.
+        StepFailed: If the run of its own did not end well.
     """
-    candidate = train_model(environment.store_block, recipe, snapshot)
+    apart = may_ask_for_more() and any(shortages(recipe.resources))
+    candidate = (trained_apart if apart else _trained_here)(environment, recipe, snapshot)
     figures = ", ".join(f"{name} {value:.4f}" for name, value in candidate.metrics.items())
     say(f"trained on {candidate.rows:,} rows, {recipe.holdout_percent} % of them held out: {figures}")
     return candidate
+
+
+def _trained_here(environment: Environment, recipe: Recipe, snapshot: str) -> Candidate:
+    return train_model(environment.store_block, recipe, snapshot)
 
 
 def champion_of(environment: Environment, service: str) -> str | None:

@@ -16,7 +16,7 @@ from pydantic import Field
 from prefect_mlops.blocks import Entry, Environment, Recipe, ReleaseLog, Run
 from prefect_mlops.blocks.branch import Branch
 from prefect_mlops.blocks.entry import Judged, Outcome, Released, Settled, Taken
-from prefect_mlops.blocks.errors import DataRefused, Invalid, MlopsError, TestsNotPassed
+from prefect_mlops.blocks.errors import DataRefused, Invalid, MlopsError, StepFailed, TestsNotPassed
 from prefect_mlops.blocks.log import Draft
 from prefect_mlops.blocks.state import Claim
 from prefect_mlops.flows._candidate import Made, made_of
@@ -118,7 +118,7 @@ def outcome_of(error: Exception) -> tuple[Outcome, str | None]:
             outcomes = {outcome for _, outcome, _ in error.verdicts}
             stopped: tuple[Outcome, ...] = ("failed", "could not be measured", "inconclusive")
             return next(outcome for outcome in stopped if outcome in outcomes), error.evidence
-        case Invalid():
+        case Invalid() | StepFailed(ended="Invalid"):
             return "failed", None
         case _:
             return "could not be measured", None

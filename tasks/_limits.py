@@ -14,13 +14,21 @@ from prefect_mlops.blocks import StepResources
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT")
 """What libraries read that are loaded later, and processes that are started meanwhile."""
 
+_CPUS, _MEMORY = "PREFECT_MLOPS_CPUS", "PREFECT_MLOPS_MEMORY_MIB"
+"""What a pod is sure of, which it cannot see for itself; set by the job template of our work pool."""
+
+
+def may_ask_for_more() -> bool:
+    """Whether this run is a Job of a work pool that gives every run the resources it is started with."""
+    return _MEMORY in os.environ
+
 
 def shortages(wanted: StepResources) -> Iterator[str]:
     """What is wanted and this machine does not have, a sentence each."""
     import joblib
 
-    memory = psutil.virtual_memory().total // 2**20
-    cpus, gpus = joblib.cpu_count(), len(list(Path("/dev").glob("nvidia[0-9]*")))
+    memory = int(os.environ.get(_MEMORY) or psutil.virtual_memory().total // 2**20)
+    cpus, gpus = int(os.environ.get(_CPUS) or joblib.cpu_count()), len(list(Path("/dev").glob("nvidia[0-9]*")))
     if wanted.cpus > cpus:
         yield f"{wanted.cpus} CPUs are asked for, this machine gives {cpus}; the step runs on these"
     if wanted.memory_mib > memory:

@@ -21,6 +21,7 @@ from tests.cluster.images import images
 from tests.cluster.needs import missing
 from tests.cluster.ours import ours
 from tests.cluster.programs import programs
+from tests.cluster.unpacked import lend, unpacked
 
 NAMESPACES = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
@@ -38,6 +39,7 @@ def main() -> int:
     try:
         built = programs()
         archives = images(built)
+        store = unpacked(built, archives)
         own = ours(next(archive for archive in archives if archive.stem == "python"))
     except Failed as error:
         print(error, file=sys.stderr)
@@ -47,9 +49,7 @@ def main() -> int:
     with home() as folder:
         (folder / "programs").symlink_to(built)
         (folder / "ours.json").write_text(json.dumps(own))
-        (folder / "images").mkdir()
-        for archive in archives:
-            (folder / "images" / archive.name).symlink_to(archive)
+        lend(store, folder)
         return _inside(folder, command)
 
 

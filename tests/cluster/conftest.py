@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.api import Cluster
+from tests.cluster.ingress import Ingress, running
 from tests.cluster.node import Node
 from tests.cluster.ours import save
 from tests.cluster.pods import a_namespace
@@ -33,16 +34,23 @@ def node(cluster: Cluster) -> Node:
     return Node(Path(os.environ["CLUSTER_NODE"]))
 
 
+@pytest.fixture(scope="session")
+def ingress(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ingress]:
+    """A real Envoy that does what the node's VirtualServices say."""
+    with running(node.kubeconfig, tmp_path_factory.mktemp("ingress")) as found:
+        yield found
+
+
 def _loaded(kind: str) -> str:
     """The name of one of our images that the cluster can start."""
-    if os.environ.get("CLUSTER_NODE"):
+    variable = f"CLUSTER_{kind.upper()}_IMAGE"
+    if os.environ.get("CLUSTER_NODE") and not os.environ.get(variable):
         node = Node(Path(os.environ["CLUSTER_NODE"]))
         name, archive = json.loads((node.home / "ours.json").read_text())[kind], node.home / f"{kind}.tar"
         save(name, archive)
         node.load(archive)
         archive.unlink()
         return name
-    variable = f"{kind.upper()}_IMAGE"
     if not os.environ.get(variable):
         pytest.skip(f"name the {kind} image that your cluster can pull in {variable}; `make images` builds it")
     return os.environ[variable]
