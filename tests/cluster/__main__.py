@@ -6,6 +6,7 @@ mounts and containers live in namespaces that end with it. Where `KUBECONFIG` na
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ from tests.cluster.commands import Failed
 from tests.cluster.homes import home
 from tests.cluster.images import images
 from tests.cluster.needs import missing
+from tests.cluster.ours import ours
 from tests.cluster.programs import programs
 from tests.cluster.unpacked import lend, unpacked
 
@@ -38,7 +40,9 @@ def main() -> int:
         return 0
     try:
         built = programs()
-        store = unpacked(built, images(built))
+        archives = images(built)
+        store = unpacked(built, archives)
+        own = ours(next(archive for archive in archives if archive.stem == "python"))
     except Failed as error:
         print(error, file=sys.stderr)
         return 1
@@ -46,6 +50,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _stop)
     with home() as folder:
         (folder / "programs").symlink_to(built)
+        (folder / "ours.json").write_text(json.dumps(own))
         lend(store, folder)
         code = _inside(folder, command)
         if code:

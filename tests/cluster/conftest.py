@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.api import Cluster, wait_for
+from tests.cluster.api import Cluster
 from tests.cluster.ingress import Ingress, running
 from tests.cluster.node import Node
+from tests.cluster.ours import save
+from tests.cluster.pods import a_namespace
 
 
 @pytest.fixture(scope="session")
@@ -39,13 +41,35 @@ def ingress(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[In
         yield found
 
 
+def _loaded(kind: str) -> str:
+    """The name of one of our images that the cluster can start."""
+    variable = f"CLUSTER_{kind.upper()}_IMAGE"
+    if os.environ.get("CLUSTER_NODE") and not os.environ.get(variable):
+        node = Node(Path(os.environ["CLUSTER_NODE"]))
+        name, archive = json.loads((node.home / "ours.json").read_text())[kind], node.home / f"{kind}.tar"
+        save(name, archive)
+        node.load(archive)
+        archive.unlink()
+        return name
+    if not os.environ.get(variable):
+        pytest.skip(f"name the {kind} image that your cluster can pull in {variable}; `make images` builds it")
+    return os.environ[variable]
+
+
+@pytest.fixture(scope="session")
+def serving_image() -> str:
+    """The image that serves models."""
+    return _loaded("serving")
+
+
+@pytest.fixture(scope="session")
+def flows_image() -> str:
+    """The image that runs flows."""
+    return _loaded("flows")
+
+
 @pytest.fixture
 def namespace(cluster: Cluster) -> Iterator[str]:
     """The name of a namespace that goes with the test."""
-    name = f"test-{secrets.token_hex(4)}"
-    manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": name}}
-    cluster.create(manifest)
-    wait_for(lambda: cluster.read(account), "the account that pods run under")
-    yield name
-    cluster.delete(manifest)
+    with a_namespace(cluster) as name:
+        yield name
