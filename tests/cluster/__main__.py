@@ -17,7 +17,7 @@ from types import FrameType
 from typing import NoReturn
 
 from tests.cluster.cache import TOOLS
-from tests.cluster.commands import Failed
+from tests.cluster.commands import APART, Failed
 from tests.cluster.homes import home
 from tests.cluster.images import images
 from tests.cluster.needs import missing
@@ -25,7 +25,6 @@ from tests.cluster.ours import ours
 from tests.cluster.programs import programs
 from tests.cluster.unpacked import lend, unpacked
 
-NAMESPACES = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 
 
@@ -60,7 +59,7 @@ def main() -> int:
 
 def _inside(folder: Path, command: list[str]) -> int:
     start = (sys.executable, "-m", "tests.cluster.inside", str(folder))
-    process = subprocess.Popen([*DIES_WITH_US, *NAMESPACES, *start, *command])
+    process = subprocess.Popen([*DIES_WITH_US, *APART, "--net", *start, *command])
     try:
         return process.wait()
     finally:
