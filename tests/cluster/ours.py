@@ -18,6 +18,9 @@ from tests.cluster.images import ISOLATION
 
 KINDS = ("serving", "flows")
 _ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = tuple(_ROOT / "deployments" / "images" / name for name in ("Containerfile", "serving.lock", "flows.lock"))
+"""What their large layers are made of."""
+
 _STORAGE = TOOLS / "storage"
 
 
@@ -31,7 +34,7 @@ def ours(python: Path) -> dict[str, str]:
         Failed: If a package cannot be had or an image cannot be built.
     """
     program = (sys.executable, "-m", "prefect_mlops.deployments.images", _wheel(), "--base", f"docker-archive:{python}")
-    said = run(*APART, *program, env=_told())
+    said = run(*APART, *program, env=_told(), aloud=True)
     return dict(zip(KINDS, (line.partition("@")[0] for line in said.splitlines()), strict=True))
 
 
