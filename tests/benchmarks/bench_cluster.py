@@ -108,7 +108,9 @@ class _Timed:
 
 
 def _shares(one: str, percent: int, other: str, rest: int) -> Split:
-    arms = [{"release": release, "role": "live", "percent": share} for release, share in ((one, percent), (other, rest))]
+    arms = [
+        {"release": release, "role": "live", "percent": share} for release, share in ((one, percent), (other, rest))
+    ]
     return Split.model_validate({"arms": arms})
 
 
