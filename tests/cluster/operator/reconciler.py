@@ -6,8 +6,9 @@ import copy
 import json
 
 from tests.cluster import kube
-from tests.cluster.kube import Client, Kind, Refused
+from tests.cluster.kube import Kind, Refused
 from tests.cluster.operator import compare, defaults, naming
+from tests.cluster.operator.cache import Cache
 from tests.cluster.operator.components import BeyondTheStandIn, Components, components
 from tests.cluster.operator.istio import NotAWholeNumber
 from tests.cluster.operator.naming import Json
@@ -17,7 +18,7 @@ LAST_APPLIED = "seldon.io/last-applied"
 NOT_PROGRESSING = "Deployment is no longer progressing and not available."
 
 
-async def reconcile(cluster: Client, namespace: str, name: str) -> None:
+async def reconcile(cache: Cache, namespace: str, name: str) -> None:
     """Bring one SeldonDeployment closer to what it asks for, and write down its status.
 
     Raises:
@@ -25,16 +26,16 @@ async def reconcile(cluster: Client, namespace: str, name: str) -> None:
         BeyondTheStandIn: If only the real operator can do this.
         NotAWholeNumber: If an annotation is not the number that it should be.
     """
-    sdep = await cluster.get(kube.SELDON_DEPLOYMENT, namespace, name)
+    sdep = cache.get(kube.SELDON_DEPLOYMENT, namespace, name)
     if sdep is not None and not sdep["metadata"].get("deletionTimestamp"):
-        await _Pass(cluster, sdep).run()
+        await _Pass(cache, sdep).run()
 
 
 class _Pass:
     """What one pass knows."""
 
-    def __init__(self, cluster: Client, sdep: Json) -> None:
-        self.cluster, self.sdep = cluster, sdep
+    def __init__(self, cache: Cache, sdep: Json) -> None:
+        self.cache, self.sdep = cache, sdep
         self.namespace: str = sdep["metadata"]["namespace"]
         self.status = Status(sdep.get("status"))
         self.progressing = True
@@ -69,11 +70,9 @@ class _Pass:
         return "Failed" if not deployed and not self.progressing else "Creating"
 
     async def _write_status(self) -> None:
-        now = await self.cluster.get(kube.SELDON_DEPLOYMENT, self.namespace, self.sdep["metadata"]["name"])
+        now = self.cache.get(kube.SELDON_DEPLOYMENT, self.namespace, self.sdep["metadata"]["name"])
         if now is not None and Status(now.get("status")).meaning() != self.status.meaning():
-            await self.cluster.replace(
-                kube.SELDON_DEPLOYMENT, {**self.sdep, "status": self.status.document()}, "status"
-            )
+            await self.cache.replace(kube.SELDON_DEPLOYMENT, {**self.sdep, "status": self.status.document()}, "status")
 
     # --- Services ----------------------------------------------------------------------------
 
@@ -87,7 +86,7 @@ class _Pass:
 
     async def _service(self, wanted: Components, service: Json) -> bool:
         name = service["metadata"]["name"]
-        found = await self.cluster.get(kube.SERVICE, self.namespace, name)
+        found = self.cache.get(kube.SERVICE, self.namespace, name)
         if found is None:
             await self._create(kube.SERVICE, service)
             return False
@@ -96,13 +95,13 @@ class _Pass:
             self.status.services.setdefault(name, wanted.details[name])
             return True
         if service["spec"]["selector"] != found["spec"].get("selector"):
-            await self.cluster.delete(kube.SERVICE, self.namespace, name, "Foreground")
+            await self.cache.delete(kube.SERVICE, self.namespace, name, "Foreground")
             await self._create(kube.SERVICE, service)
             return False
-        for key in ("annotations", "labels"):
-            found["metadata"][key] = service["metadata"][key]
-        found["spec"] |= {key: service["spec"][key] for key in ("ports", "type", "sessionAffinity")}
-        return compare.same_service(service, await self.cluster.replace(kube.SERVICE, found))
+        meta = {key: service["metadata"][key] for key in ("annotations", "labels")}
+        spec = {key: service["spec"][key] for key in ("ports", "type", "sessionAffinity")}
+        updated = {**found, "metadata": {**found["metadata"], **meta}, "spec": {**found["spec"], **spec}}
+        return compare.same_service(service, await self.cache.replace(kube.SERVICE, updated))
 
     # --- what scales and what protects -------------------------------------------------------
 
@@ -112,22 +111,22 @@ class _Pass:
         named = {one["metadata"]["name"] for one in objects}
         for deployment in wanted.deployments:
             name = deployment["metadata"]["name"]
-            if name not in named and await self.cluster.get(kind, self.namespace, name):
-                await self.cluster.delete(kind, self.namespace, name, "Foreground")
+            if name not in named and self.cache.get(kind, self.namespace, name):
+                await self.cache.delete(kind, self.namespace, name, "Foreground")
         said = f"All {plural} resources ready" if objects else f"No {plural} defined"
         self.status.mark(f"{plural[:-1].capitalize()}sReady", ready, said if ready else f"{plural} not ready")
         return ready
 
     async def _spec(self, kind: Kind, wanted: Json) -> bool:
         """Make an object, or give it the wanted spec; whether it was there, and is as it was."""
-        found = await self.cluster.get(kind, self.namespace, wanted["metadata"]["name"])
+        found = self.cache.get(kind, self.namespace, wanted["metadata"]["name"])
         if found is None:
             await self._create(kind, wanted)
             return False
         if found["spec"] == wanted["spec"]:
             return True
         before = found["spec"]
-        return (await self.cluster.replace(kind, {**found, "spec": wanted["spec"]}))["spec"] == before
+        return (await self.cache.replace(kind, {**found, "spec": wanted["spec"]}))["spec"] == before
 
     # --- Deployments -------------------------------------------------------------------------
 
@@ -156,18 +155,18 @@ class _Pass:
     async def _deployment(self, wanted: Json, *, scaled: bool) -> Json | None:
         """The Deployment as it was found, or None where it was made or changed."""
         name = wanted["metadata"]["name"]
-        found = await self.cluster.get(kube.DEPLOYMENT, self.namespace, name)
+        found = self.cache.get(kube.DEPLOYMENT, self.namespace, name)
         if found is None:
             await self._create(kube.DEPLOYMENT, _annotated(wanted))
             return None
         if wanted["spec"]["selector"] != found["spec"]["selector"]:
-            await self.cluster.delete(kube.DEPLOYMENT, self.namespace, name, "Foreground")
+            await self.cache.delete(kube.DEPLOYMENT, self.namespace, name, "Foreground")
             await self._create(kube.DEPLOYMENT, wanted)
             return None
         last = json.loads((found["metadata"].get("annotations") or {}).get(LAST_APPLIED, "{}"))
         if not compare.differs(_spec(wanted, scaled), _spec(found, scaled), _spec(last, scaled)):
             return found
-        updated = await self.cluster.replace(kube.DEPLOYMENT, _updated(found, wanted))
+        updated = await self.cache.replace(kube.DEPLOYMENT, _updated(found, wanted))
         before, after = (one["spec"]["template"]["spec"] for one in (found, updated))
         return updated if compare.derives(before, after) else None
 
@@ -209,27 +208,28 @@ class _Pass:
         self.status.mark("istioVirtualServicesReady", ready, said)
 
     async def _delete_other_routes(self, name: str) -> None:
-        for one in await self.cluster.list(kube.VIRTUAL_SERVICE, self.namespace):
+        for one in self.cache.list(kube.VIRTUAL_SERVICE, self.namespace):
             owners = {owner["uid"] for owner in one["metadata"].get("ownerReferences", [])}
             if self.sdep["metadata"]["uid"] in owners and one["metadata"]["name"] != name:
-                await self.cluster.delete(kube.VIRTUAL_SERVICE, self.namespace, one["metadata"]["name"], "Foreground")
+                await self.cache.delete(kube.VIRTUAL_SERVICE, self.namespace, one["metadata"]["name"], "Foreground")
 
     async def _delete_deployment(self, name: str) -> None:
-        if await self.cluster.get(kube.DEPLOYMENT, self.namespace, name) is None:
+        if self.cache.get(kube.DEPLOYMENT, self.namespace, name) is None:
             del self.status.deployments[name]
             return
-        await self.cluster.delete(kube.DEPLOYMENT, self.namespace, name, "Foreground")
+        await self.cache.delete(kube.DEPLOYMENT, self.namespace, name, "Foreground")
         for kind in (kube.HPA, kube.PDB):
-            await self.cluster.delete(kind, self.namespace, name, "Foreground")
+            await self.cache.delete(kind, self.namespace, name, "Foreground")
 
     async def _delete_services(self, old: list[str], wanted: Components) -> None:
         for name in old:
             self.status.services.pop(name)
-            await self.cluster.delete(kube.SERVICE, self.namespace, name)
-        labels = f"seldon-deployment-id={naming.deployment_id(self.sdep)}"
-        for one in await self.cluster.list(kube.SERVICE, self.namespace, labels):
-            if one["metadata"]["name"] not in wanted.details:
-                await self.cluster.delete(kube.SERVICE, self.namespace, one["metadata"]["name"])
+            await self.cache.delete(kube.SERVICE, self.namespace, name)
+        mine = naming.deployment_id(self.sdep)
+        for one in self.cache.list(kube.SERVICE, self.namespace):
+            labels = one["metadata"].get("labels") or {}
+            if labels.get("seldon-deployment-id") == mine and one["metadata"]["name"] not in wanted.details:
+                await self.cache.delete(kube.SERVICE, self.namespace, one["metadata"]["name"])
 
     async def _create(self, kind: Kind, wanted: Json) -> None:
         owner = {
@@ -240,7 +240,7 @@ class _Pass:
             "controller": True,
             "blockOwnerDeletion": True,
         }
-        await self.cluster.create(kind, {**wanted, "metadata": {**wanted["metadata"], "ownerReferences": [owner]}})
+        await self.cache.create(kind, {**wanted, "metadata": {**wanted["metadata"], "ownerReferences": [owner]}})
 
 
 def _annotated(wanted: Json) -> Json:
