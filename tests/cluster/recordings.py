@@ -84,7 +84,8 @@ class Pods:
 
     def facts(self, entry: Json) -> Facts:
         """An entry of a timeline as facts, each under a name of its own."""
-        found: Facts = {key: value for key, value in entry.items() if key not in {"after_s", "pods"}}
+        aside = {"after_s", "pods"}
+        found: Facts = {key: value for key, value in entry.items() if key not in aside and value is not None}
         for deployment, name, *state in entry.get("pods", []):
             found.setdefault(f"pods {deployment} {self._group[deployment, name]}", []).append(state)
         return {key: sorted(value) if key.startswith("pods ") else value for key, value in found.items()}
@@ -118,7 +119,7 @@ class Comparison:
 
     def _step(self, number: int) -> Iterator[str]:
         step, moments = self._steps[number], self._replay[number]
-        if step.answer != self._answers[number]:
+        if step.answer.strip() != self._answers[number].strip():
             yield f"answer: {step.answer!r} recorded, {self._answers[number]!r} replayed"
         times = [one["after_s"] for one in step.timeline]
         if times != sorted(times):
