@@ -248,7 +248,7 @@ def lock():
     compile_lock(program, LOCK, "--all-extras", "--group", "dev", "pyproject.toml")
     tested = ("--constraints", LOCK.name)
     compile_lock(program, IMAGES / "serving.lock", "--group", "serving", *tested)
-    compile_lock(program, IMAGES / "flows.lock", "pyproject.toml", *tested)
+    compile_lock(program, IMAGES / "flows.lock", "--extra", "production", "pyproject.toml", *tested)
 
 
 def compile_lock(program, path, *what):

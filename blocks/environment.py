@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
@@ -285,6 +286,7 @@ def _loaded(reference: str, *kinds: type[Block]) -> Block:
 
 
 def _settings(block: Block) -> dict[str, str | int | bool | None]:
-    fields = set(type(block).model_fields)
-    settings = block.model_dump(mode="json", include=fields)
-    return {name: value for name, value in settings.items() if isinstance(value, (str, int, bool, type(None)))}
+    """The settings of a block, those that are more than a word or a number as JSON."""
+    settings = block.model_dump(mode="json", include=set(type(block).model_fields))
+    scalar = (str, int, bool, type(None))
+    return {name: one if isinstance(one, scalar) else json.dumps(one, sort_keys=True) for name, one in settings.items()}

@@ -28,11 +28,14 @@ from prefect_mlops.tasks import Candidate
 PAUSE = 2.0
 """Seconds between two looks at the run."""
 
-LOGS_SECONDS = 10.0
+LOGS_SECONDS = 30.0
 """How long the worker may take to see and say why a pod died."""
 
 OBSERVER = "prefect.flow_runs.observer"
 """The logger of the worker's part that looks at pods."""
+
+DIAGNOSIS = "Resolution:"
+"""What tells its diagnosis from the lines of a dead container, which it logs too."""
 
 
 def trained_apart(environment: Environment, recipe: Recipe, snapshot: str) -> Candidate:
@@ -89,9 +92,9 @@ def _end(client: SyncPrefectClient, run: FlowRun, step: str, start_seconds: floa
     """
     seen = _Seen(client, run.id)
     if not wait_until(seen.has_begun, seconds=start_seconds, pause=PAUSE):
-        words = _last_words(client, run.id)
         client.set_flow_run_state(run.id, Cancelling(message=f"It did not start in {start_seconds} s."))
-        raise StepFailed(step, run.name, f"before it began, after {start_seconds} s", words)
+        why = _last_words(client, run.id) or seen.state.message or ""
+        raise StepFailed(step, run.name, f"before it began, after {start_seconds} s", why)
     wait_until(seen.has_ended, seconds=math.inf, pause=PAUSE)
     return seen.state
 
@@ -124,8 +127,9 @@ def _last_words(client: SyncPrefectClient, run: UUID) -> str:
         logs[:] = client.read_logs(wanted, limit=50, sort=LogSort.TIMESTAMP_DESC)
         return any(log.name == OBSERVER for log in logs)
 
-    seen = wait_until(look, seconds=LOGS_SECONDS, pause=PAUSE)
-    return next((log.message.strip() for log in logs if not seen or log.name == OBSERVER), "")
+    wait_until(look, seconds=LOGS_SECONDS, pause=PAUSE)
+    seen = [log.message.strip() for log in logs if log.name == OBSERVER] or [log.message.strip() for log in logs]
+    return next((words for words in seen if DIAGNOSIS in words), seen[0] if seen else "")
 
 
 def _candidate(store: Store, document: str, otherwise: StepFailed) -> Candidate:

@@ -14,8 +14,8 @@ from prefect_mlops.blocks import StepResources
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT")
 """What libraries read that are loaded later, and processes that are started meanwhile."""
 
-_MEMORY = "PREFECT_MLOPS_MEMORY_MIB"
-"""What a pod may take, which it cannot see for itself; set by the job template of our work pool."""
+_CPUS, _MEMORY = "PREFECT_MLOPS_CPUS", "PREFECT_MLOPS_MEMORY_MIB"
+"""What a pod is sure of, which it cannot see for itself; set by the job template of our work pool."""
 
 
 def may_ask_for_more() -> bool:
@@ -28,7 +28,7 @@ def shortages(wanted: StepResources) -> Iterator[str]:
     import joblib
 
     memory = int(os.environ.get(_MEMORY) or psutil.virtual_memory().total // 2**20)
-    cpus, gpus = joblib.cpu_count(), len(list(Path("/dev").glob("nvidia[0-9]*")))
+    cpus, gpus = int(os.environ.get(_CPUS) or joblib.cpu_count()), len(list(Path("/dev").glob("nvidia[0-9]*")))
     if wanted.cpus > cpus:
         yield f"{wanted.cpus} CPUs are asked for, this machine gives {cpus}; the step runs on these"
     if wanted.memory_mib > memory:

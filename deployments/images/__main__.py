@@ -12,7 +12,6 @@ import os
 import shutil
 import sys
 import tempfile
-from importlib import metadata
 from pathlib import Path
 
 from prefect_mlops.deployments.images import _pip

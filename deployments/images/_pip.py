@@ -19,7 +19,9 @@ def settings(environment: Mapping[str, str]) -> dict[str, str]:
     """Settings by name, from pip's files and then from its variables, as pip itself reads them."""
     parser = configparser.RawConfigParser()
     parser.read(_files(environment))
-    told = {name: value for section in ("global", "install") if section in parser for name, value in parser[section].items()}
+    told = {
+        name: value for section in ("global", "install") if section in parser for name, value in parser[section].items()
+    }
     for name, value in environment.items():
         if name.startswith("PIP_") and value:
             told[name.removeprefix("PIP_").lower().replace("_", "-")] = value

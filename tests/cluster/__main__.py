@@ -19,6 +19,7 @@ from tests.cluster.homes import home
 from tests.cluster.images import images
 from tests.cluster.needs import missing
 from tests.cluster.programs import programs
+from tests.cluster.unpacked import lend, unpacked
 
 NAMESPACES = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
@@ -35,7 +36,7 @@ def main() -> int:
         return 0
     try:
         built = programs()
-        archives = images(built)
+        store = unpacked(built, images(built))
     except Failed as error:
         print(error, file=sys.stderr)
         return 1
@@ -43,9 +44,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _stop)
     with home() as folder:
         (folder / "programs").symlink_to(built)
-        (folder / "images").mkdir()
-        for archive in archives:
-            (folder / "images" / archive.name).symlink_to(archive)
+        lend(store, folder)
         return _inside(folder, command)
 
 

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.cluster.settings import NODE_IP
+
 
 @dataclass(frozen=True)
 class Ingress:
@@ -22,9 +24,9 @@ class Ingress:
 @contextmanager
 def running(kubeconfig: Path, folder: Path) -> Generator[Ingress]:
     """A gateway that follows the VirtualServices of a cluster, on a port that the system chooses."""
-    with socket.create_server(("127.0.0.1", 0)) as chosen:
+    with socket.create_server((NODE_IP, 0)) as chosen:
         port = chosen.getsockname()[1]
-    options = (f"--kubeconfig={kubeconfig}", f"--port={port}", f"--folder={folder}")
+    options = (f"--kubeconfig={kubeconfig}", f"--address={NODE_IP}", f"--port={port}", f"--folder={folder}")
     command = [sys.executable, "-m", "tests.cluster.gateway", *options]
     with (folder / "gateway.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
@@ -32,7 +34,7 @@ def running(kubeconfig: Path, folder: Path) -> Generator[Ingress]:
     try:
         said = process.stdout.readline()
         assert said == "ready\n", (folder / "gateway.log").read_text()
-        yield Ingress(f"http://127.0.0.1:{port}", folder)
+        yield Ingress(f"http://{NODE_IP}:{port}", folder)
     finally:
         process.terminate()
         process.communicate(timeout=20)

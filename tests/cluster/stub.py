@@ -23,14 +23,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         if self.path == "/ready":
             ready = {"pid": os.getpid(), "release": CONFIG["release"], "instance": os.environ["HOSTNAME"]}
             self.answer(BEHAVIOUR.get("ready", 200), ready)
         else:
             self.answer(200, COUNTS if self.path == "/counters" else {})
 
-    def do_POST(self):
+    def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("content-length", 0)))
         time.sleep(BEHAVIOUR.get("delay", 0))
         COUNTS["requests"] += 1
@@ -38,7 +38,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         COUNTS["errors"] += status >= 500
         self.answer(status, {"instance": os.environ["HOSTNAME"], "request": self.headers.get("x-request-id")})
 
-    def answer(self, status, document):
+    def answer(self, status: int, document: dict) -> None:
         data = json.dumps(document).encode()
         self.send_response(status)
         self.send_header("content-length", str(len(data)))
@@ -46,11 +46,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def log_message(self, format, *arguments):
+    def log_message(self, *_: object) -> None:
         pass
 
 
-def main():
+def main() -> None:
     if "crash" in BEHAVIOUR:
         print(BEHAVIOUR["crash"], flush=True)
         sys.exit(BEHAVIOUR.get("code", 1))

@@ -134,7 +134,8 @@ def test_where_runs_have_no_choice_it_is_trained_in_place(snapshot: str) -> None
 def test_the_worker_knows_why_a_pod_died(snapshot: str) -> None:
     def run_out_of_memory(client: SyncPrefectClient, run: FlowRun) -> None:
         client.set_flow_run_state(run.id, Running(), force=True)
-        log(client, run, "prefect.flow_runs.observer", "Container was killed due to out-of-memory (OOMKilled)")
+        log(client, run, "prefect.flow_runs.observer", "Container was killed (OOMKilled). Resolution: more.")
+        log(client, run, "prefect.flow_runs.observer", "the last line that the container wrote")
         log(client, run, "prefect.flow_runs.runner", "Process exited with status code: -9")
         client.set_flow_run_state(run.id, Crashed(message="Process exited with status code: -9"), force=True)
 

@@ -32,20 +32,20 @@ def versitygw() -> str:
 
 
 @contextmanager
-def s3_server(home: Path, *, metadata: bool = True) -> Generator[str]:
-    """Run a server on a free loopback port; gives its url. Without metadata it overwrites whatever it is told."""
+def s3_server(home: Path, *, metadata: bool = True, host: str = "127.0.0.1") -> Generator[str]:
+    """Run a server on a free port of `host`; gives its url. Without metadata it overwrites whatever it is told."""
     data, sidecar = home / "data", home / "sidecar"
     (data / BUCKET).mkdir(parents=True)
     sidecar.mkdir()
     port = free_port()
     keeps = ["--sidecar", str(sidecar)] if metadata else ["--nometa"]
-    command = [versitygw(), "--quiet", "--port", f"127.0.0.1:{port}", "posix", *keeps, str(data)]
+    command = [versitygw(), "--quiet", "--port", f"{host}:{port}", "posix", *keeps, str(data)]
     keys = {"ROOT_ACCESS_KEY": ACCESS, "ROOT_SECRET_KEY": SECRET}
     with (home / "log").open("wb") as log:
         process = subprocess.Popen(command, env={**os.environ, **keys}, stdout=log, stderr=log)
     try:
-        _wait_until_up(process, port, home / "log")
-        yield f"http://127.0.0.1:{port}"
+        _wait_until_up(process, f"http://{host}:{port}", home / "log")
+        yield f"http://{host}:{port}"
     finally:
         process.terminate()
         process.wait(20)
@@ -57,11 +57,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_until_up(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait_until_up(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline and process.poll() is None:
         with suppress(httpx.TransportError):
-            httpx.get(f"http://127.0.0.1:{port}/", trust_env=False)
+            httpx.get(url, trust_env=False)
             return
         time.sleep(0.02)
     raise AssertionError(f"versitygw did not come up: {log.read_text()}")

@@ -18,8 +18,8 @@ from prefect_mlops.blocks import StepResources
 
 TEMPLATE = json.loads(resources.files("prefect_mlops.deployments.kubernetes").joinpath("job-template.json").read_text())
 DEFAULT = KubernetesWorker.get_default_base_job_template()
-ONE_NUMBER = {"cpu_request": "cpu", "cpu_limit": "cpu", "memory_request": "memory", "memory_limit": "memory"}
-"""Prefect has two variables where we have one, since a run that is told its limit must also be sure of it."""
+RENAMED = {"cpu_request", "memory_request", "memory_limit"}
+"""Ours are `cpu` and `memory`: a run that may take so much memory must also be sure of it."""
 
 OTHER: dict[str, Any] = {
     "name": "nightly",
@@ -35,6 +35,7 @@ OTHER: dict[str, Any] = {
     "finished_job_ttl": 7,
     "active_deadline_seconds": 11,
     "cpu": "3",
+    "cpu_limit": "4",
     "memory": "5Gi",
     "gpus": 1,
     "node_selector": {"pool": "big"},
@@ -71,7 +72,7 @@ def paths(node: Any, prefix: str = "") -> set[str]:
 
 def test_it_has_every_variable_and_every_field_of_prefects_own() -> None:
     ours, prefects = TEMPLATE["variables"]["properties"], DEFAULT["variables"]["properties"]
-    assert set(prefects) - set(ours) == set(ONE_NUMBER)
+    assert set(prefects) - set(ours) == RENAMED
     assert paths(DEFAULT["job_configuration"]) <= paths(TEMPLATE["job_configuration"])
     for name in set(prefects) & set(ours):
         assert ours[name].get("enum") == prefects[name].get("enum"), name
@@ -108,17 +109,18 @@ def test_each_value_is_where_kubernetes_looks_for_it() -> None:
     ]
     (only,) = pod["containers"]
     assert only["resources"]["requests"] == {"cpu": "3", "memory": "5Gi"}
-    assert only["resources"]["limits"] == {"cpu": "3", "memory": "5Gi", "nvidia.com/gpu": 1}
+    assert only["resources"]["limits"] == {"cpu": "4", "memory": "5Gi", "nvidia.com/gpu": 1}
     assert (only["image"], only["imagePullPolicy"]) == (OTHER["image"], "Always")
     assert only["envFrom"] == OTHER["secrets"]
     assert only["args"] == ["prefect", "version"]
     assert job["metadata"]["labels"]["team"] == job["metadata"]["annotations"]["cost"] == "risk"
 
 
-def test_a_run_is_told_its_image_and_its_memory_and_what_its_deployment_says() -> None:
+def test_a_run_is_told_its_image_and_its_size_and_what_its_deployment_says() -> None:
     known = {one["name"]: one for one in container(**OTHER)["env"]}
     assert known["PREFECT_MLOPS_IMAGE"]["value"] == OTHER["image"]
-    assert known["PREFECT_MLOPS_MEMORY_MIB"]["valueFrom"]["resourceFieldRef"]["resource"] == "limits.memory"
+    told = {"PREFECT_MLOPS_CPUS": "requests.cpu", "PREFECT_MLOPS_MEMORY_MIB": "limits.memory"}
+    assert {name: known[name]["valueFrom"]["resourceFieldRef"]["resource"] for name in told} == told
     assert known["COLOUR"]["value"] == "green"
     assert known["PREFECT__FLOW_RUN_ID"]["value"]
 
@@ -136,5 +138,7 @@ def test_it_may_write_only_where_nothing_lasts() -> None:
 def test_the_resources_of_a_step_are_job_variables() -> None:
     variables = StepResources(cpus=4, memory_mib=512, gpus=2).job_variables()
     jsonschema.validate(variables, TEMPLATE["variables"])
-    assert container(**variables)["resources"]["limits"] == {"cpu": "4", "memory": "512Mi", "nvidia.com/gpu": 2}
+    given = container(**variables)["resources"]
+    assert given["requests"] == {"cpu": "4", "memory": "512Mi"}
+    assert given["limits"] == {"memory": "512Mi", "nvidia.com/gpu": 2}
     assert StepResources().job_variables() == {}, "what is left open is what the deployment says"
