@@ -1,7 +1,7 @@
 # `make demo` and `make test` need git, make and some Python 3 on this machine, and nothing else.
 # Options: PYTHON=/path/to/python3.12, PYTEST_ARGS="-k store", DEMO_ARGS="--data FILE", BENCH="server".
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster check format bench lock environment clean
+.PHONY: help demo test test-cluster check format bench images lock environment clean
 
 VENV := .venv/bin
 VERSITYGW := github.com/versity/versitygw/cmd/versitygw@v1.8.0
@@ -10,7 +10,7 @@ export PYTHON
 unexport PYTHONDONTWRITEBYTECODE
 
 help:
-	@echo "make demo | test | test-cluster | check | format | bench | lock | clean"
+	@echo "make demo | test | test-cluster | check | format | bench | images | lock | clean"
 
 demo: environment
 	@$(VENV)/prefect-mlops demo $(DEMO_ARGS)
@@ -30,6 +30,12 @@ format: environment
 
 bench: environment
 	@$(VENV)/python -m tests.benchmarks $(BENCH)
+
+# BASE=image with a Python and pip, REPOSITORY=what their names begin with, IMAGE_ARGS="--push".
+images: environment
+	@rm -rf dist && $(VENV)/python -m build --wheel --no-isolation --outdir dist . >&2
+	@$(VENV)/python -m prefect_mlops.deployments.images dist/*.whl $(if $(BASE),--base $(BASE)) \
+	    $(if $(REPOSITORY),--repository $(REPOSITORY)) $(IMAGE_ARGS)
 
 lock:
 	@sh .ci/bootstrap.sh --lock

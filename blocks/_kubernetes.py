@@ -51,6 +51,9 @@ class Owned(MlopsError):
         super().__init__(managers, message)
         self.managers, self.message = managers, message
 
+    def __str__(self) -> str:
+        return self.message
+
 
 class Refused(MlopsError):
     """The API server, or a webhook that it asked, does not take the request; nothing was changed."""

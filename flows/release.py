@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from prefect import flow
+from pydantic import TypeAdapter, ValidationError
 
-from prefect_mlops.blocks import Environment, Recipe
+from prefect_mlops.blocks import Digest, Environment, Recipe
 from prefect_mlops.blocks.errors import Invalid
 from prefect_mlops.flows._candidate import made_of, waived
 from prefect_mlops.flows._reporting import run_name, say, shown_as, tag_run, tags
@@ -16,6 +17,8 @@ from prefect_mlops.tasks import register_model, snapshot_data
 from prefect_mlops.tasks.traffic import open_log
 
 Strategy = Literal["blue-green", "shadow"]
+
+_DIGEST = TypeAdapter(Digest)
 
 STRATEGIES = shown_as(
     "Strategy",
@@ -28,7 +31,11 @@ STRATEGIES = shown_as(
 def release_model(
     recipe: Annotated[Recipe, shown_as("Model recipe", "What to train and serve.")],
     data: Annotated[
-        Path, shown_as("Data", "CSV or Parquet file to train on, on the machine where the run is; with the target.")
+        Path,
+        shown_as(
+            "Data",
+            "CSV or Parquet file to train on, on the machine where the run is, with the target; or the id of a commit.",
+        ),
     ],
     environment: Annotated[str, shown_as("Environment", "Name of the Environment block to release to.")] = "local",
     strategy: Annotated[Strategy, STRATEGIES] = "blue-green",
@@ -51,7 +58,8 @@ def release_model(
 
     Args:
         recipe: What to train and serve.
-        data: CSV or Parquet file to train on, with the recipe's target column.
+        data: CSV or Parquet file to train on, with the recipe's target column; or the id of a commit in the store,
+            which a run finds wherever it is.
         environment: Name of the Environment block to release to.
         strategy: How traffic moves.
         approval: Whether to wait for a person before traffic moves.
@@ -72,12 +80,28 @@ def release_model(
     """
     place = Environment.find(environment)
     tag_run(tags(environment, recipe.name, "release"))
-    commit = snapshot_data(place.store_block, data, recipe.name, message=reason, actor=actor)
+    commit = _commit(place, recipe, data, reason, actor)
+    return release_commit(place, recipe, commit, strategy, approval=approval, waiver=waiver, reason=reason, actor=actor)
+
+
+def _is_digest(data: str) -> bool:
+    try:
+        _DIGEST.validate_python(data)
+    except ValidationError:
+        return False
+    return True
+
+
+def _commit(environment: Environment, recipe: Recipe, data: Path, reason: str, actor: str) -> str:
+    """The id of the commit of data that is one already, or is kept now."""
+    if _is_digest(str(data)):
+        known = environment.store_block.commit_at(str(data))
+        say(f"commit {known.id}: {known.source or 'of no named source'}")
+        return known.id
+    commit = snapshot_data(environment.store_block, data, recipe.name, message=reason, actor=actor)
     rows = "" if commit.rows is None else f"{commit.rows:,} rows, "
     say(f"{data.name}: {rows}kept as commit {commit.id} of branch {recipe.name}")
-    return release_commit(
-        place, recipe, commit.id, strategy, approval=approval, waiver=waiver, reason=reason, actor=actor
-    )
+    return commit.id
 
 
 def release_commit(

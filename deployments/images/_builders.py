@@ -69,7 +69,7 @@ class Builder:
         Raises:
             NotBuilt: If that fails.
         """
-        words = ["--timestamp=0"] if self.tool != "docker" else []
+        words = ["--timestamp=0", "--layers"] if self.tool != "docker" else []
         words += [f"--build-arg={key}={value}" for key, value in arguments.items()]
         words += [f"--secret=id={key},src={path}" for key, path in secrets.items()]
         self.run("build", *words, "--file", str(context / "Containerfile"), "--tag", name, str(context))

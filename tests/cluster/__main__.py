@@ -6,6 +6,7 @@ mounts and containers live in namespaces that end with it. Where `KUBECONFIG` na
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -18,7 +19,9 @@ from tests.cluster.commands import Failed
 from tests.cluster.homes import home
 from tests.cluster.images import images
 from tests.cluster.needs import missing
+from tests.cluster.ours import ours
 from tests.cluster.programs import programs
+from tests.cluster.unpacked import lend, unpacked
 
 NAMESPACES = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
@@ -36,6 +39,8 @@ def main() -> int:
     try:
         built = programs()
         archives = images(built)
+        store = unpacked(built, archives)
+        own = ours(next(archive for archive in archives if archive.stem == "python"))
     except Failed as error:
         print(error, file=sys.stderr)
         return 1
@@ -43,9 +48,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _stop)
     with home() as folder:
         (folder / "programs").symlink_to(built)
-        (folder / "images").mkdir()
-        for archive in archives:
-            (folder / "images" / archive.name).symlink_to(archive)
+        (folder / "ours.json").write_text(json.dumps(own))
+        lend(store, folder)
         return _inside(folder, command)
 
 

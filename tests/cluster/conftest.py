@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.api import Cluster, wait_for
+from tests.cluster.api import Cluster
+from tests.cluster.ingress import Ingress, running
 from tests.cluster.node import Node
+from tests.cluster.ours import loaded
+from tests.cluster.pods import a_namespace
+from tests.cluster.production import Production
+from tests.cluster.team import Team, a_team
 
 
 @pytest.fixture(scope="session")
@@ -31,13 +35,52 @@ def node(cluster: Cluster) -> Node:
     return Node(Path(os.environ["CLUSTER_NODE"]))
 
 
+@pytest.fixture(scope="session")
+def ingress(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ingress]:
+    """A real Envoy that does what the node's VirtualServices say."""
+    with running(node.kubeconfig, tmp_path_factory.mktemp("ingress")) as found:
+        yield found
+
+
+def _image(kind: str) -> str:
+    """The name of one of our images that the cluster can start."""
+    if os.environ.get("CLUSTER_NODE"):
+        return loaded(kind)
+    variable = f"{kind.upper()}_IMAGE"
+    if not os.environ.get(variable):
+        pytest.skip(f"name the {kind} image that your cluster can pull in {variable}; `make images` builds it")
+    return os.environ[variable]
+
+
+@pytest.fixture(scope="session")
+def serving_image() -> str:
+    """The image that serves models."""
+    return _image("serving")
+
+
+@pytest.fixture(scope="session")
+def flows_image() -> str:
+    """The image that runs flows."""
+    return _image("flows")
+
+
+@pytest.fixture(scope="session")
+def team(node: Node, cluster: Cluster, flows_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+    """A team's parts in a namespace of their own: on PostgreSQL, with a bucket."""
+    with a_team(cluster, flows_image, tmp_path_factory.mktemp("team")) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def production(
+    team: Team, ingress: Ingress, serving_image: str, tmp_path_factory: pytest.TempPathFactory
+) -> Production:
+    """A production environment of that team, in which nothing was released yet."""
+    return Production.made(team, ingress.url, serving_image, tmp_path_factory.mktemp("production"))
+
+
 @pytest.fixture
 def namespace(cluster: Cluster) -> Iterator[str]:
     """The name of a namespace that goes with the test."""
-    name = f"test-{secrets.token_hex(4)}"
-    manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": name}}
-    cluster.create(manifest)
-    wait_for(lambda: cluster.read(account), "the account that pods run under")
-    yield name
-    cluster.delete(manifest)
+    with a_namespace(cluster) as name:
+        yield name

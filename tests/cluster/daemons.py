@@ -33,6 +33,7 @@ def daemons(home: Path) -> dict[str, Daemon]:
         "controllers": ("kube-controller-manager", *local, *keys, "--kube-api-qps=200", "--kube-api-burst=400"),
         "scheduler": ("kube-scheduler", *local),
         "kubelet": ("kubelet", kubeconfig, *kubelet, f"--hostname-override={NODE}", f"--node-ip={NODE_IP}"),
+        "names": ("coredns", f"-conf={home}/Corefile"),
         "proxy": ("kube-proxy", f"--config={home}/proxy.yaml"),
     }
     ours = {name: Daemon((f"{home}/programs/{program}", *words)) for name, (program, *words) in commands.items()}

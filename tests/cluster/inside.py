@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 
@@ -48,22 +47,15 @@ def _bring_up(node: Node) -> None:
     settings.write(node.home)
     for name in ("etcd", "apiserver", "containerd"):
         node.start(name)
-    with ThreadPoolExecutor(1) as aside, contextlib.closing(node.cluster()) as cluster:
-        loading = aside.submit(_load_images, node)
-        node.wait_for_api()
-        for name in ("controllers", "scheduler", "kubelet", "proxy"):
+    node.wait_for_api()
+    node.wait_for_containerd()
+    with contextlib.closing(node.cluster()) as cluster:
+        for name in ("controllers", "scheduler", "kubelet", "proxy", "names"):
             node.start(name)
         _define(cluster, seldon.definitions(node.home))
         path = f"/api/v1/nodes/{settings.NODE}"
         wait_for(lambda: _is(cluster.get(path), "Ready"), "the node to be ready", seconds=60)
         _start_operator(node, cluster)
-        loading.result()
-
-
-def _load_images(node: Node) -> None:
-    node.wait_for_containerd()
-    for archive in sorted((node.home / "images").iterdir()):
-        node.load(archive)
 
 
 def _start_operator(node: Node, cluster: Cluster) -> None:

@@ -177,7 +177,7 @@ class Client:
                     else:
                         known[uid] = event.object
                     yield event
-            except (Refused, OSError, TimeoutError, aiohttp.ClientError):
+            except (Refused, OSError, TimeoutError, ValueError, aiohttp.ClientError):
                 await asyncio.sleep(0.2)
 
     async def _watch(self, kind: Kind, namespace: str, version: str) -> AsyncIterator[Event]:

@@ -31,7 +31,7 @@ def programs() -> Path:
 
 def _make(folder: Path) -> None:
     flags = ("-trimpath", "-tags", "no_btrfs no_devmapper no_zfs", "-ldflags", f"-s -w {' '.join(_stamps())}")
-    for module, package in (("kubernetes", "tool"), ("containerd", "tool"), ("pause", ".")):
+    for module, package in (("kubernetes", "tool"), ("containerd", "tool"), ("coredns", "."), ("pause", ".")):
         run("go", "build", *flags, "-o", f"{folder}/", package, cwd=SOURCES / module, env=_go())
     (folder / "server").rename(folder / "etcd")
     (folder / "istio.json").write_text(json.dumps(_istio()))

@@ -96,8 +96,10 @@ class Clients:
 
     url: str
     pause: float
+    body: bytes = b"{}"
     answered: Counter[str] = field(default_factory=Counter)
     failed: list[str] = field(default_factory=list)
+    last: str = ""
     _over: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
@@ -116,7 +118,7 @@ class Clients:
         connection = http.client.HTTPConnection(parts.netloc, timeout=30)
         while not self._over.wait(self.pause):
             try:
-                connection.request("POST", parts.path + PREDICTIONS, b"{}", {"content-type": "application/json"})
+                connection.request("POST", parts.path + PREDICTIONS, self.body, {"content-type": "application/json"})
                 answer = connection.getresponse()
                 body = answer.read()
             except (OSError, http.client.HTTPException) as error:
@@ -125,6 +127,7 @@ class Clients:
                 continue
             if answer.status == 200:
                 self.answered[str(answer.getheader("x-release"))] += 1
+                self.last = str(answer.getheader("x-request-id"))
             else:
                 self.failed.append(f"{answer.status} {body[:200]!r}")
         connection.close()

@@ -15,7 +15,7 @@ from tests.cluster.needs import PLUGINS
 NODE = "node-1"
 NODE_IP = "10.99.0.1"
 API = f"https://{NODE_IP}:6443"
-SERVICES, API_IP, DNS_IP = "10.0.0.0/24", "10.0.0.1", "10.0.0.10"
+SERVICES, API_IP = "10.0.0.0/24", "10.0.0.1"
 PODS = "10.244.0.0/24"
 
 
@@ -29,6 +29,7 @@ def write(home: Path) -> None:
     _document(home / "kubeconfig", kubeconfig(authority.certificate(), token))
     _document(home / "cni" / "10-pods.conflist", _pod_network(home))
     (home / "containerd.toml").write_text(_containerd(home))
+    (home / "Corefile").write_text(_names(home))
     _document(home / "kubelet.yaml", _kubelet(home))
     _document(home / "proxy.yaml", _proxy(home))
 
@@ -85,6 +86,11 @@ state = '{home}/containerd-state'
 """
 
 
+def _names(home: Path) -> str:
+    """The cluster's own names; there is nobody to ask for any other."""
+    return f".:53 {{\n bind {NODE_IP}\n errors\n kubernetes cluster.local {{\n  kubeconfig {home}/kubeconfig\n }}\n}}\n"
+
+
 def _kubelet(home: Path) -> dict[str, Any]:
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -98,7 +104,7 @@ def _kubelet(home: Path) -> dict[str, Any]:
         "cgroupRoot": f"/{home.name}",
         "failCgroupV1": False,
         "failSwapOn": False,
-        "clusterDNS": [DNS_IP],
+        "clusterDNS": [NODE_IP],
         "clusterDomain": "cluster.local",
         "resolvConf": "",
         "evictionHard": {"nodefs.available": "1%", "imagefs.available": "1%", "memory.available": "50Mi"},
@@ -113,6 +119,7 @@ def _proxy(home: Path) -> dict[str, Any]:
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
         "mode": "nftables",
+        "nftables": {"minSyncPeriod": "100ms"},
         "clientConnection": {"kubeconfig": f"{home}/kubeconfig"},
         "clusterCIDR": PODS,
         "hostnameOverride": NODE,

@@ -10,7 +10,14 @@ from tests.cluster.node import Node
 from tests.cluster.pods import events, named, runs
 
 ANSWER = "import http.server; http.server.test(http.server.SimpleHTTPRequestHandler, port=8000)"
-ASK = "import urllib.request; print(urllib.request.urlopen('http://{}:8000/etc/hostname', timeout=5).status)"
+ASK = """
+import contextlib, urllib.request
+answer = None
+while not answer:
+    with contextlib.suppress(OSError):  # the way to a Service that just became ready is not there at once
+        answer = urllib.request.urlopen("http://web:8000/etc/hostname", timeout=5)
+print(answer.status)
+"""
 
 
 def served(cluster: Cluster, namespace: str) -> str:
@@ -37,9 +44,10 @@ def finished(cluster: Cluster, namespace: str, name: str) -> str:
     """Wait for a Job's pod to end well, and give what it printed."""
     job = named("Job", name, namespace, "batch/v1")
     wait_for(lambda: is_over(cluster.read(job)), f"the end of Job {name}")
-    assert cluster.read(job)["status"].get("succeeded") == 1, events(cluster, namespace)
     pods = cluster.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=f"job-name={name}")["items"]
-    return cluster.get(f"/api/v1/namespaces/{namespace}/pods/{pods[0]['metadata']['name']}/log")
+    said = cluster.get(f"/api/v1/namespaces/{namespace}/pods/{pods[0]['metadata']['name']}/log")
+    assert cluster.read(job)["status"].get("succeeded") == 1, said + events(cluster, namespace)
+    return said
 
 
 def started(cluster: Cluster, namespace: str, name: str, program: str) -> None:
@@ -54,8 +62,9 @@ def test_a_pod_answers_through_its_service(node: Node, cluster: Cluster, namespa
     assert answer.text.strip() == "web"
 
 
-def test_a_job_reaches_another_pod_through_its_service(cluster: Cluster, namespace: str) -> None:
-    started(cluster, namespace, "ask", ASK.format(served(cluster, namespace)))
+def test_a_job_reaches_another_pod_through_its_services_name(cluster: Cluster, namespace: str) -> None:
+    served(cluster, namespace)
+    started(cluster, namespace, "ask", ASK)
     assert finished(cluster, namespace, "ask") == "200\n"
 
 

@@ -5,11 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,14 +15,15 @@ import yaml
 from prefect_mlops.blocks import Split, Store
 from prefect_mlops.blocks.errors import ArmNotReady, FenceTooLow, TargetConflict, TargetRefused, TargetUnreachable
 from tests.cluster.api import Cluster, wait_for
+from tests.cluster.ingress import Ingress
 from tests.cluster.node import Node
 from tests.cluster.pods import named
 from tests.cluster.serving import Place
 
 
 @pytest.fixture
-def place(cluster: Cluster, namespace: str, gateway: str, tmp_path: Path) -> Place:
-    return Place(cluster, namespace, gateway, Store(url=str(tmp_path / "store")))
+def place(cluster: Cluster, namespace: str, ingress: Ingress, tmp_path: Path) -> Place:
+    return Place(cluster, namespace, ingress.url, Store(url=str(tmp_path / "store")))
 
 
 def test_a_canary_is_weighed_and_promoted_without_a_restart_or_a_gap(place: Place) -> None:
@@ -252,21 +249,3 @@ def test_manifests_are_the_same_each_time_and_others_may_apply_them(place: Place
     finally:
         over.set()
         thread.join()
-
-
-@pytest.fixture(scope="session")
-def gateway(node: Node) -> Iterator[str]:
-    """URL of an Envoy that follows the VirtualServices of the cluster."""
-    from tests.cluster.settings import NODE_IP
-
-    with socket.socket() as probe:
-        probe.bind((NODE_IP, 0))
-        port = probe.getsockname()[1]
-    command = ["-m", "tests.cluster.gateway", "--kubeconfig", str(node.kubeconfig), "--port", str(port)]
-    with subprocess.Popen(
-        [sys.executable, *command, "--address", NODE_IP], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        yield f"http://{NODE_IP}:{port}"
-        process.terminate()

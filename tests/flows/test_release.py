@@ -27,7 +27,7 @@ from prefect_mlops.blocks.errors import DataRefused, GateNotPassed, Invalid, Not
 from prefect_mlops.deployments.local.place import Place
 from prefect_mlops.flows import promote_candidate, reconcile_serving, release_model, rollback_release
 from prefect_mlops.flows.creditco import RECIPE, TARGET, census
-from prefect_mlops.tasks import Comparison, shift_traffic, trace_prediction
+from prefect_mlops.tasks import Comparison, shift_traffic, snapshot_data, trace_prediction
 from prefect_mlops.tasks._showing import show_all
 from tests.registries import everything, new_registry
 
@@ -107,7 +107,8 @@ def test_the_story_of_two_releases(environment: Environment, tmp_path: Path) -> 
 
 def test_a_release_that_is_live_already_moves_nothing(environment: Environment, tmp_path: Path) -> None:
     before = environment.log().state().head
-    release_model(WAGES, data=data(tmp_path, 2), environment=NAME)
+    kept = snapshot_data.fn(environment.store_block, data(tmp_path, 2), SERVICE)
+    release_model(WAGES, data=Path(kept.id), environment=NAME)  # a run elsewhere has no such file, but the store
     assert environment.log().state().head == before
 
 

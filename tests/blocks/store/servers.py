@@ -37,7 +37,7 @@ def s3_server(home: Path, *, metadata: bool = True, host: str = "127.0.0.1") -> 
     data, sidecar = home / "data", home / "sidecar"
     (data / BUCKET).mkdir(parents=True)
     sidecar.mkdir()
-    port = free_port()
+    port = free_port(host)
     keeps = ["--sidecar", str(sidecar)] if metadata else ["--nometa"]
     command = [versitygw(), "--quiet", "--port", f"{host}:{port}", "posix", *keeps, str(data)]
     keys = {"ROOT_ACCESS_KEY": ACCESS, "ROOT_SECRET_KEY": SECRET}
@@ -51,9 +51,9 @@ def s3_server(home: Path, *, metadata: bool = True, host: str = "127.0.0.1") -> 
         process.wait(20)
 
 
-def free_port() -> int:
+def free_port(host: str = "127.0.0.1") -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         return int(probe.getsockname()[1])
 
 

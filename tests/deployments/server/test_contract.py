@@ -9,47 +9,25 @@ import subprocess
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
-import numpy as np
-import pandas as pd
 import pytest
 
 from tests.deployments.server import wrapper
+from tests.deployments.server.contract import NAMES, ROWS, Contract, Served, Superstitious
 from tests.deployments.server.models import (
     RELEASE,
     SNAPSHOT,
-    census,
     census_model,
-    census_rows,
     census_signature,
     write_config,
     write_model,
 )
 from tests.deployments.server.processes import refused, serving, until
-from tests.deployments.server.test_protocol import BAD_BODIES, BAD_VALUES
 from tests.deployments.server.test_start import SIGNATURE, Tattler
 
 OURS, SELDON = "our server", "seldon-core-microservice"
-NAMES = list(census(1).columns)
-ROWS = census_rows(3)
-OWN = ("not JSON", "UTF-8", "twice", "got null")
-"""What the wrapper says in its own words before it asks anybody, or never finds."""
-
 both = pytest.mark.parametrize("program", [OURS, SELDON])
-
-
-class Superstitious:
-    """The census model, which fails where somebody is thirteen years old."""
-
-    def __init__(self) -> None:
-        self.fitted = census_model()
-
-    def predict_proba(self, frame: pd.DataFrame) -> Any:
-        if (frame["age"] == 13).any():
-            raise ValueError("thirteen")
-        return self.fitted.predict_proba(frame)
 
 
 class Mute:
@@ -57,16 +35,16 @@ class Mute:
 
 
 @pytest.fixture(scope="module", params=[OURS, SELDON])
-def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[httpx.Client]:
-    """A client of one of the servers, each of which serves the same model from the same configuration."""
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[Served]:
+    """One of the servers, each of which serves the same model from the same configuration."""
     home = tmp_path_factory.mktemp("contract")
-    config = write_config(home, write_model(home / "model", Superstitious(), census_signature()))
+    config = write_config(home, write_model(home / "model", Superstitious(census_model()), census_signature()))
     if request.param == OURS:
         with serving(config) as running:
-            yield running.client
+            yield Served(running.client, RELEASE, SNAPSHOT)
     else:
         with _wrapped(config) as wrapped:
-            yield wrapped
+            yield Served(wrapped, RELEASE, SNAPSHOT)
 
 
 def _start(config: Path, port: int) -> subprocess.Popen[bytes]:
@@ -123,81 +101,8 @@ def _refused(program: str, config: Path) -> tuple[int, str]:
         _end(process)
 
 
-def _post(client: httpx.Client, document: Any, **headers: str) -> httpx.Response:
-    return client.post("/api/v1.0/predictions", json=document, headers=headers)
-
-
-FORMS: list[tuple[dict[str, Any], str]] = [
-    ({"data": {"names": NAMES, "ndarray": ROWS}}, "ndarray"),
-    ({"data": {"ndarray": ROWS}}, "ndarray"),
-    ({"data": {"names": list(reversed(NAMES)), "ndarray": [list(reversed(row)) for row in ROWS]}}, "ndarray"),
-    ({"data": {"tensor": {"shape": [3, 14], "values": [value for row in ROWS for value in row]}}}, "tensor"),
-    ({"jsonData": [dict(zip(NAMES, row, strict=True)) for row in ROWS]}, "tensor"),
-]
-
-
-@pytest.mark.parametrize(("document", "form"), FORMS, ids=range(len(FORMS)))
-def test_an_answer_is_the_models_own_in_the_form_of_its_request(
-    client: httpx.Client, document: dict[str, Any], form: str
-) -> None:
-    meta = {"puid": "mine", "tags": {"team": "risk", "release": "forged"}}
-    answer = _post(client, {**document, "meta": meta}, **{"x-request-id": "mine"})
-    numbers = np.asarray(census_model().predict_proba(pd.DataFrame(ROWS, columns=pd.Index(NAMES))))
-    tensor = {"shape": [3, 2], "values": numbers.ravel().tolist()}
-    assert answer.status_code == 200
-    assert answer.json() == {
-        "data": {"names": ["<=50K", ">50K"], form: tensor if form == "tensor" else numbers.tolist()},
-        "meta": {"puid": "mine", "tags": {"team": "risk", "release": RELEASE, "model": SNAPSHOT}},
-    }
-
-
-def test_an_answer_to_a_request_without_an_id_has_one(client: httpx.Client) -> None:
-    assert len(_post(client, {"jsonData": dict(zip(NAMES, ROWS[0], strict=True))}).json()["meta"]["puid"]) == 32
-
-
-def test_what_is_refused_is_refused_with_the_same_sentence(client: httpx.Client) -> None:
-    for body, sentence in BAD_BODIES:
-        answer = client.post("/api/v1.0/predictions", content=body, headers={"content-type": "application/json"})
-        if not sentence.endswith(OWN):
-            assert (answer.status_code, sentence in _info(answer)) == (400, True), (body, answer.text)
-    for changed, sentence in BAD_VALUES:
-        row = [changed.get(name, value) for name, value in zip(NAMES, ROWS[0], strict=True)]
-        answer = _post(client, {"data": {"ndarray": [ROWS[1], row]}})
-        assert (answer.status_code, sentence in _info(answer)) == (400, True), (changed, answer.text)
-
-
-def _info(answer: httpx.Response) -> str:
-    status = answer.json()["status"]
-    assert (status["status"], status["code"], status["reason"]) == ("FAILURE", answer.status_code, "BAD_DATA")
-    return status["info"]
-
-
-@pytest.mark.parametrize("body", [b"", b"{", b"[" * 5_000, b"\xff", b'{"data": {"ndarray": [[NaN]]}}'])
-def test_what_is_no_json_is_refused(client: httpx.Client, body: bytes) -> None:
-    answer = client.post("/api/v1.0/predictions", content=body, headers={"content-type": "application/json"})
-    assert (answer.status_code, "info" in answer.json()["status"]) == (400, True)
-
-
-def test_too_many_rows_another_content_type_and_a_path_that_is_not_there(client: httpx.Client) -> None:
-    other = client.post("/api/v1.0/predictions", content=b"{}", headers={"content-type": "text/plain"})
-    answers = [_post(client, {"data": {"ndarray": [[]] * 10_001}}), other, client.get("/nothing")]
-    status = [answer.json()["status"] for answer in answers]
-    assert [one["code"] for one in status] == [answer.status_code for answer in answers] == [413, 415, 404]
-    assert [one["reason"] for one in status] == ["TOO_MANY_ROWS", "UNSUPPORTED_MEDIA_TYPE", "NOT_FOUND"]
-
-
-def test_a_model_that_fails_is_named_with_its_release(client: httpx.Client) -> None:
-    answer = _post(client, {"data": {"ndarray": [[13, *ROWS[0][1:]]]}})
-    info = f"the model of release {RELEASE} raised ValueError: thirteen"
-    assert answer.status_code == 500
-    assert answer.json() == {"status": {"status": "FAILURE", "code": 500, "info": info, "reason": "MODEL_FAILED"}}
-
-
-def test_the_metadata_is_the_same(client: httpx.Client) -> None:
-    metadata = client.get("/metadata").json()
-    assert (metadata["name"], metadata["versions"]) == ("credit", [RELEASE])
-    assert metadata["inputs"] == [{"messagetype": "ndarray", "schema": {"names": NAMES, "shape": [14]}}]
-    assert metadata["custom"] == {"release": RELEASE, "model": SNAPSHOT, "output": "probabilities"}
+class TestContract(Contract):
+    """Both of them keep to it."""
 
 
 @both
@@ -224,7 +129,7 @@ def test_a_message_of_seldons_grpc_gets_a_message(tmp_path: Path) -> None:
     messages = pytest.importorskip("seldon_core.proto.prediction_pb2", reason="the seldon extra is for Python 3.12")
     from prefect_mlops.deployments.server.seldon import ReleasedModel
 
-    config = write_config(tmp_path, write_model(tmp_path / "model", Superstitious(), census_signature()))
+    config = write_config(tmp_path, write_model(tmp_path / "model", Superstitious(census_model()), census_signature()))
     model = ReleasedModel(str(config))
     model.load()
     document = {"data": {"names": NAMES, "ndarray": ROWS}}

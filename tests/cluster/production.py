@@ -1,0 +1,98 @@
+"""A production environment on the cluster: a team's parts, a bucket, Seldon, and flow runs that are Jobs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments import run_deployment
+
+from prefect_mlops.blocks import Environment, ModelRegistry, SeldonServing
+from prefect_mlops.flows.creditco import RECIPE, TARGET, census
+from prefect_mlops.tasks import snapshot_data
+from tests.cluster.api import Manifest
+from tests.cluster.team import Team
+from tests.places import EASY
+
+NAME = "production"
+SERVICE = RECIPE.name
+POLICY: dict[str, Any] = {"watch_seconds": 1, "shadow_requests": 100, "shadow_seconds": 120, "warm_minutes": 30}
+"""The same rules as an environment on one machine would have."""
+
+
+@dataclass
+class Production:
+    """One environment, as its team sees it."""
+
+    team: Team
+    gateway: str
+    folder: Path
+
+    @classmethod
+    def made(cls, team: Team, gateway: str, image: str, folder: Path) -> Production:
+        """Save its blocks; those of the store are there."""
+        SeldonServing(
+            namespace=team.namespace, gateway=gateway, image=image, secret="mlops-run", cpu="100m", memory="512Mi",
+            drain_seconds=3, pull_policy="IfNotPresent",
+        ).save(NAME, overwrite=True)  # fmt: skip
+        ModelRegistry(tracking_uri=team.url("mlflow", 5000), artifacts="").save(NAME, overwrite=True)
+        blocks = {
+            "store": f"mlops-store/{NAME}",
+            "serving": f"seldon-serving/{NAME}",
+            "registry": f"model-registry/{NAME}",
+        }
+        Environment(name=NAME, **blocks, **POLICY).save(NAME, overwrite=True)
+        return cls(team, gateway, folder)
+
+    @property
+    def environment(self) -> Environment:
+        """The environment, as a process beside the cluster drives it."""
+        return Environment.find(NAME)
+
+    def commit(self, seed: int, rows: int = 1200) -> str:
+        """Data of its own, kept in the bucket; gives the commit's id."""
+        path = self.folder / f"census-{seed}.csv"
+        census(rows, seed=seed).to_csv(path, index=False)
+        return snapshot_data.fn(self.environment.store_block, path, SERVICE).id
+
+    def run(self, flow: str, **parameters: Any) -> FlowRun:
+        """A flow run as a Job, to its end."""
+        done = run_deployment(f"{flow}/{NAME}", parameters=parameters, timeout=280, poll_interval=0.5)
+        return cast(FlowRun, done)
+
+    def release(self, seed: int, **parameters: Any) -> FlowRun:
+        """Release a model of data of its own."""
+        recipe = EASY.model_dump(mode="json")
+        return self.run("release-model", recipe=recipe, data=self.commit(seed), environment=NAME, **parameters)
+
+    def routes(self) -> Manifest:
+        """The first route of the VirtualService."""
+        path = f"/apis/networking.istio.io/v1/namespaces/{self.team.namespace}/virtualservices/{SERVICE}"
+        return self.team.cluster.get(path)["spec"]["http"][0]
+
+    def weights(self) -> dict[str, int]:
+        """Percent of the requests by predictor, as Istio would carry it out."""
+        routes = self.routes()["route"]
+        if len(routes) == 1:
+            return {routes[0]["destination"]["subset"]: 100}
+        return {one["destination"]["subset"]: one["weight"] for one in routes if one.get("weight")}
+
+    def live(self) -> list[str]:
+        """What the log says is live, as people call it."""
+        known = self.environment.log().state().service(SERVICE)
+        return [known.named(arm.release) for arm in known.split.live]
+
+    @property
+    def url(self) -> str:
+        """Where clients ask."""
+        return f"{self.gateway}/seldon/{self.team.namespace}/{SERVICE}"
+
+
+def question() -> bytes:
+    """A request about one person."""
+    rows = census(1, seed=99).drop(columns=[TARGET])
+    names, [row] = list(rows.columns), json.loads(rows.to_json(orient="values"))
+    return json.dumps({"data": {"names": names, "ndarray": [row]}}).encode()

@@ -1,0 +1,84 @@
+"""CreditCo's story on a node: every change a flow run that is a Job, every stage seen where we wrote nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator
+
+import pytest
+from prefect.client.schemas.objects import FlowRun
+
+from prefect_mlops.blocks._seldon_manifest import predictor_name
+from prefect_mlops.blocks.records import predictions_of
+from prefect_mlops.tasks import trace_prediction
+from tests.cluster.api import wait_for
+from tests.cluster.production import SERVICE, Production, question
+from tests.cluster.serving import Clients
+
+ENOUGH = 5_000
+
+
+@contextlib.contextmanager
+def asked(production: Production) -> Generator[Clients]:
+    clients = Clients(production.url, 0.005, question())
+    clients.start(2)
+    try:
+        yield clients
+    finally:
+        clients.stop()
+
+
+def answers_come_from(clients: Clients, release: str, more: int = 50) -> None:
+    """Wait until clients were answered by a release so many times more."""
+    wanted = clients.answered[release] + more
+    wait_for(lambda: clients.answered[release] >= wanted, f"answers of {release}", seconds=60)
+
+
+def digest(production: Production, name: str) -> str:
+    return production.environment.log().state().service(SERVICE).digest_of(name)
+
+
+def went_well(production: Production, run: FlowRun, account: str) -> None:
+    """The run ended well, as a Job with the rights of its role."""
+    assert run.state is not None
+    assert run.state.is_completed(), run.state.message
+    [pod] = production.team.pods(run.id)
+    assert pod["spec"]["serviceAccountName"] == account
+
+
+@pytest.mark.timeout(900)
+def test_the_story(production: Production) -> None:
+    went_well(production, production.release(1, reason="the first model"), "mlops-release")
+    v1 = digest(production, "credit-v1")
+    assert production.weights() == {predictor_name(v1, shadow=False): 100}
+    with asked(production) as clients:
+        answers_come_from(clients, v1)
+
+        went_well(production, production.release(2, reason="a vendor's data"), "mlops-release")
+        v2 = digest(production, "credit-v2")
+        assert production.weights() == {predictor_name(v2, shadow=False): 100}
+        answers_come_from(clients, v2)
+
+        back = production.run("rollback-release", service=SERVICE, reason="leans on a contested attribute")
+        went_well(production, back, "mlops-rollback")
+        assert production.weights() == {predictor_name(v1, shadow=False): 100}
+        answers_come_from(clients, v1)
+
+        third = production.release(3, reason="new data", strategy="shadow")
+        went_well(production, third, "mlops-release")
+        v3 = digest(production, "credit-v3")
+        assert production.weights() == {predictor_name(v3, shadow=False): 100}
+        assert production.live() == ["credit-v3"]
+        answers_come_from(clients, v3)
+        sent = clients.last
+        wait_for(lambda: clients.answered.total() >= ENOUGH, "enough requests", seconds=120)
+    assert clients.failed == []
+    print(f"{clients.answered.total():,} requests, {len(clients.failed)} failed")
+    environment = production.environment
+    seen = predictions_of(environment.records(), [v3], environment.log().state().service(SERVICE).changes[0].asked.time)
+    assert {record.role for record in seen} >= {"live", "shadow"}
+    traced = wait_for(lambda: trace_prediction.fn(environment, sent), "the record of an answer")
+    assert (traced.release, traced.name, traced.reason) == (v3, "credit-v3", "new data")
+    assert traced.run is not None
+    assert traced.run.id == str(third.id)
+    assert traced.rows == 1200
