@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.cluster.cache import TOOLS
 from tests.cluster.commands import run
 from tests.cluster.images import ISOLATION
+from tests.cluster.node import Node
 
 KINDS = ("serving", "flows")
 _ROOT = Path(__file__).resolve().parents[2]
@@ -33,6 +34,16 @@ def ours(python: Path) -> dict[str, str]:
     program = (sys.executable, "-m", "prefect_mlops.deployments.images", _wheel(), "--base", f"docker-archive:{python}")
     said = run(*program, env=_told())
     return dict(zip(KINDS, (line.partition("@")[0] for line in said.splitlines()), strict=True))
+
+
+def loaded(kind: str) -> str:
+    """The name of one of our images, which the node beside which this runs knows from now on."""
+    node = Node(Path(os.environ["CLUSTER_NODE"]))
+    name, archive = json.loads((node.home / "ours.json").read_text())[kind], node.home / f"{kind}.tar"
+    save(name, archive)
+    node.load(archive)
+    archive.unlink()
+    return name
 
 
 def save(name: str, archive: Path) -> None:
