@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +12,10 @@ import pytest
 from tests.cluster.api import Cluster
 from tests.cluster.ingress import Ingress, running
 from tests.cluster.node import Node
-from tests.cluster.ours import save
+from tests.cluster.ours import loaded
 from tests.cluster.pods import a_namespace
+from tests.cluster.production import Production
+from tests.cluster.team import Team, a_team
 
 
 @pytest.fixture(scope="session")
@@ -41,17 +42,11 @@ def ingress(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[In
         yield found
 
 
-def _loaded(kind: str) -> str:
+def _image(kind: str) -> str:
     """The name of one of our images that the cluster can start."""
     variable = f"CLUSTER_{kind.upper()}_IMAGE"
     if os.environ.get("CLUSTER_NODE") and not os.environ.get(variable):
-        node = Node(Path(os.environ["CLUSTER_NODE"]))
-        name, archive = json.loads((node.home / "ours.json").read_text())[kind], node.home / f"{kind}.tar"
-        if not node.knows(name):
-            save(name, archive)
-            node.load(archive)
-            archive.unlink()
-        return name
+        return loaded(kind)
     if not os.environ.get(variable):
         pytest.skip(f"name the {kind} image that your cluster can pull in {variable}; `make images` builds it")
     return os.environ[variable]
@@ -60,13 +55,28 @@ def _loaded(kind: str) -> str:
 @pytest.fixture(scope="session")
 def serving_image() -> str:
     """The image that serves models."""
-    return _loaded("serving")
+    return _image("serving")
 
 
 @pytest.fixture(scope="session")
 def flows_image() -> str:
     """The image that runs flows."""
-    return _loaded("flows")
+    return _image("flows")
+
+
+@pytest.fixture(scope="session")
+def team(node: Node, cluster: Cluster, flows_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+    """A team's parts in a namespace of their own: on PostgreSQL, with a bucket."""
+    with a_team(cluster, flows_image, tmp_path_factory.mktemp("team")) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def production(
+    team: Team, ingress: Ingress, serving_image: str, tmp_path_factory: pytest.TempPathFactory
+) -> Production:
+    """A production environment of that team, in which nothing was released yet."""
+    return Production.made(team, ingress.url, serving_image, tmp_path_factory.mktemp("production"))
 
 
 @pytest.fixture

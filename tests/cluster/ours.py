@@ -12,9 +12,12 @@ import shutil
 import sys
 from pathlib import Path
 
+from filelock import FileLock
+
 from tests.cluster.cache import TOOLS
 from tests.cluster.commands import APART, run
 from tests.cluster.images import ISOLATION
+from tests.cluster.node import Node
 
 KINDS = ("serving", "flows")
 _ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +39,18 @@ def ours(python: Path) -> dict[str, str]:
     program = (sys.executable, "-m", "prefect_mlops.deployments.images", _wheel(), "--base", f"docker-archive:{python}")
     said = run(*APART, *program, env=_told(), aloud=True)
     return dict(zip(KINDS, (line.partition("@")[0] for line in said.splitlines()), strict=True))
+
+
+def loaded(kind: str) -> str:
+    """The name of one of our images, which the node beside which this runs knows from now on."""
+    node = Node(Path(os.environ["CLUSTER_NODE"]))
+    name, archive = json.loads((node.home / "ours.json").read_text())[kind], node.home / f"{kind}.tar"
+    with FileLock(node.home / f"{kind}.lock"):
+        if not node.knows(name):
+            save(name, archive)
+            node.load(archive)
+            archive.unlink()
+    return name
 
 
 def save(name: str, archive: Path) -> None:

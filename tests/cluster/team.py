@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from prefect.settings import (
     PREFECT_API_AUTH_STRING,
@@ -22,7 +23,12 @@ from prefect.settings import (
     temporary_settings,
 )
 
+from prefect_mlops.blocks import Environment, Store
+from tests.blocks.store.servers import ACCESS, BUCKET, SECRET, s3_server
 from tests.cluster.api import Cluster, Manifest, wait_for
+from tests.cluster.pods import a_namespace
+from tests.cluster.postgres import postgres
+from tests.cluster.settings import NODE_IP
 
 FOLDER = resources.files("prefect_mlops.deployments.kubernetes")
 AUTH = "team:only-for-tests"
@@ -113,3 +119,38 @@ def _documents(file: str) -> list[Any]:
 def new_key() -> str:
     """A key that Prefect encrypts blocks with."""
     return base64.urlsafe_b64encode(os.urandom(32)).decode()
+
+
+@contextmanager
+def a_team(cluster: Cluster, image: str, folder: Path) -> Generator[Team]:
+    """A team's parts in a namespace of their own, whose Prefect this process works with meanwhile."""
+    keys = {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET}
+    with (
+        a_namespace(cluster) as namespace,
+        postgres(NODE_IP, "prefect", "mlflow") as database,
+        s3_server(folder, host=NODE_IP) as s3,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        team = Team(cluster, namespace, image)
+        team.put(_values(database, keys))
+        team.deploy(folder)
+        for name, value in keys.items():
+            patch.setenv(name, value)
+        with team.settings():
+            Store(url=f"s3://{BUCKET}/mlops", endpoint=s3).save("production")
+            Environment(name="production", store="mlops-store/production", start_seconds=150).save("production")
+            yield team
+
+
+def _values(database: str, keys: dict[str, str]) -> dict[str, dict[str, str]]:
+    """What stands in each Secret."""
+    server = {"PREFECT_SERVER_ENCRYPTION_KEY": new_key(), "PREFECT_SERVER_API_AUTH_STRING": AUTH}
+    url = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://{database}prefect"}
+    mlflow = {"MLFLOW_BACKEND_STORE_URI": f"postgresql+psycopg://{database}mlflow"}
+    artifacts = {"MLFLOW_ARTIFACTS_DESTINATION": f"s3://{BUCKET}/mlflow"}
+    return {
+        "mlops-run": keys,
+        "prefect-server": server | url,
+        "prefect-client": {"PREFECT_API_AUTH_STRING": AUTH},
+        "mlflow": keys | mlflow | artifacts,
+    }

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import threading
-from collections.abc import Iterator
 from contextvars import copy_context
 from typing import Any
 from uuid import UUID
@@ -20,56 +17,13 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
-from prefect_mlops.blocks import Environment, Floor, Recipe, StepResources, Store
+from prefect_mlops.blocks import Environment, Floor, Recipe, StepResources
 from prefect_mlops.blocks.errors import StepFailed
 from prefect_mlops.flows._candidate import trained
 from prefect_mlops.flows.creditco import RECIPE, census
 from prefect_mlops.tasks import Candidate, snapshot_data
-from tests.blocks.store.servers import ACCESS, BUCKET, SECRET, s3_server
-from tests.cluster.api import Cluster, wait_for
-from tests.cluster.node import Node
-from tests.cluster.pods import named
-from tests.cluster.postgres import postgres
-from tests.cluster.settings import NODE_IP
-from tests.cluster.team import AUTH, Team, new_key
-
-KEYS = {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET}
-
-
-@pytest.fixture(scope="module")
-def team(node: Node, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
-    """A team's parts in a namespace of their own."""
-    image = os.environ.get("CLUSTER_FLOWS_IMAGE")
-    if not image:
-        pytest.skip("there is no image that runs flows; name one in CLUSTER_FLOWS_IMAGE")
-    team = Team(cluster, f"test-{secrets.token_hex(4)}", image)
-    folder = tmp_path_factory.mktemp("team")
-    with (
-        postgres(NODE_IP, "prefect", "mlflow") as database,
-        s3_server(folder, host=NODE_IP) as s3,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        cluster.create(named("Namespace", team.namespace, ""))
-        server = {"PREFECT_SERVER_ENCRYPTION_KEY": new_key(), "PREFECT_SERVER_API_AUTH_STRING": AUTH}
-        url = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://{database}prefect"}
-        mlflow = {"MLFLOW_BACKEND_STORE_URI": f"postgresql+psycopg://{database}mlflow"}
-        artifacts = {"MLFLOW_ARTIFACTS_DESTINATION": f"s3://{BUCKET}/mlflow"}
-        team.put(
-            {
-                "mlops-run": KEYS,
-                "prefect-server": server | url,
-                "prefect-client": {"PREFECT_API_AUTH_STRING": AUTH},
-                "mlflow": KEYS | mlflow | artifacts,
-            }
-        )
-        team.deploy(folder)
-        for name, value in KEYS.items():
-            patch.setenv(name, value)
-        with team.settings():
-            Store(url=f"s3://{BUCKET}/mlops", endpoint=s3).save("production")
-            Environment(name="production", store="mlops-store/production", start_seconds=150).save("production")
-            yield team
-        cluster.delete(named("Namespace", team.namespace, ""))
+from tests.cluster.api import wait_for
+from tests.cluster.team import AUTH, Team
 
 
 @pytest.fixture(scope="module")
