@@ -33,6 +33,17 @@ class Place:
     store: Store
     fence: int = 0
 
+    @classmethod
+    def at(cls, kubeconfig: str, namespace: str, gateway: str, store: str) -> Place:
+        """The same place, in another process."""
+        return cls(Cluster.named(Path(kubeconfig)), namespace, gateway, Store(url=store))
+
+    @property
+    def where(self) -> dict[str, str]:
+        """What `at` takes."""
+        words = (str(self.cluster.kubeconfig), self.namespace, self.gateway, self.store.url)
+        return dict(zip(("kubeconfig", "namespace", "gateway", "store"), words, strict=True))
+
     def serving(self, behaviour: dict[str, Any] | None = None, **fields: Any) -> SeldonServing:
         """The block; what it starts behaves as told."""
         container = {
