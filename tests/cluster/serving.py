@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -19,7 +20,6 @@ from tests.cluster.api import Cluster, Manifest
 from tests.cluster.pods import IMAGE
 
 STUB = Path(__file__).with_name("stub.py").read_text()
-NONE = "sha256:" + "0" * 64
 PREDICTIONS = "/api/v1.0/predictions"
 
 
@@ -57,10 +57,13 @@ class Place:
         return SeldonServing.model_validate(settings | fields)
 
     def release(self, name: str, service: str = "credit") -> str:
-        """A release that differs from others by its name alone."""
-        model = self.store.put(name.encode())
-        digests = dict.fromkeys(("data", "code", "runtime", "tests", "probes"), NONE)
-        return self.store.put_release(Release(service=service, model=model, **digests))
+        """A release that is whole, and differs from others by its name alone."""
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "name").write_text(name)
+            kept = self.store.add(Path(folder)).id
+        digests = dict.fromkeys(("data", "code", "runtime", "model"), kept)
+        evidence = dict.fromkeys(("tests", "probes"), self.store.put(b"{}"))
+        return self.store.put_release(Release(service=service, **digests, **evidence))
 
     def apply(self, split: Split, behaviour: dict[str, Any] | None = None, **fields: Any) -> float:
         """Serve a split, and say how many seconds that took."""
