@@ -44,10 +44,10 @@ class Team:
     image: str
 
     def put(self, secrets: dict[str, dict[str, str]]) -> None:
-        """Apply the manifests, with the values of their Secrets, and wait until every part is ready."""
+        """Apply the manifests, with the values of their Secrets; waits for all but the worker, which has no pool yet."""
         for manifest in [*_secrets(secrets), *_parts()]:
             self.cluster.apply(self._here(manifest))
-        for name in ("prefect-server", "mlflow", "prefect-worker"):
+        for name in ("prefect-server", "mlflow"):
             wait_for(lambda name=name: self._is_ready(name), f"{name} to be ready", seconds=180)
 
     def url(self, service: str, port: int) -> str:
@@ -66,6 +66,7 @@ class Team:
         self._prefect(folder, *create, "--base-job-template", "job-template.json")
         self._prefect(folder, "--no-prompt", "deploy", "--all", "--prefect-file", "prefect.yaml")
         self._prefect(folder, "deployment", "schedule", "pause", "--all")
+        wait_for(lambda: self._is_ready("prefect-worker"), "the worker to be ready", seconds=180)
 
     @contextmanager
     def settings(self) -> Generator[None]:
