@@ -1,7 +1,7 @@
 # `make demo` and `make test` need git, make and some Python 3 on this machine, and nothing else.
 # Options: PYTHON=/path/to/python3.12, PYTEST_ARGS="-k store", DEMO_ARGS="--data FILE", BENCH="server".
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster check format bench images lock environment clean
+.PHONY: help demo test test-cluster check format bench bench-cluster images lock environment clean
 
 VENV := .venv/bin
 VERSITYGW := github.com/versity/versitygw/cmd/versitygw@v1.8.0
@@ -10,7 +10,7 @@ export PYTHON
 unexport PYTHONDONTWRITEBYTECODE
 
 help:
-	@echo "make demo | test | test-cluster | check | format | bench | images | lock | clean"
+	@echo "make demo | test | test-cluster | check | format | bench | bench-cluster | images | lock | clean"
 
 demo: environment
 	@$(VENV)/prefect-mlops demo $(DEMO_ARGS)
@@ -30,6 +30,10 @@ format: environment
 
 bench: environment
 	@$(VENV)/python -m tests.benchmarks $(BENCH)
+
+# Figures of a Kubernetes node, beside Seldon's defaults.
+bench-cluster: environment .tools/bin/versitygw
+	@$(VENV)/python -m tests.cluster $(VENV)/python -m tests.benchmarks cluster
 
 # BASE=image with a Python and pip, REPOSITORY=what their names begin with, IMAGE_ARGS="--push".
 images: environment

@@ -76,7 +76,7 @@ def built(builder: Builder, image: str, wheel: Path, base: str, repository: str)
 def _identity(builder: Builder, base: str) -> str:
     for kind in _ARCHIVES:
         if base.startswith(kind):
-            with open(base.removeprefix(kind), "rb") as archive:
+            with Path(base.removeprefix(kind)).open("rb") as archive:
                 return hashlib.file_digest(archive, "sha256").hexdigest()
     return builder.pull(base)
 

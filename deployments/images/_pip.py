@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -51,4 +50,4 @@ def configuration(told: Mapping[str, str], certificates: Path | None) -> str:
 def certificates(told: Mapping[str, str], environment: Mapping[str, str]) -> Path | None:
     """The file with the certificates that pip trusts here, where it is told one."""
     named = [told.get("cert", ""), *(environment.get(name, "") for name in _CERTIFICATES)]
-    return next((Path(name) for name in named if name and os.path.isfile(name)), None)
+    return next((Path(name) for name in named if name and Path(name).is_file()), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -19,7 +20,6 @@ from tests.cluster.api import Cluster, Manifest
 from tests.cluster.pods import IMAGE
 
 STUB = Path(__file__).with_name("stub.py").read_text()
-NONE = "sha256:" + "0" * 64
 PREDICTIONS = "/api/v1.0/predictions"
 
 
@@ -32,6 +32,17 @@ class Place:
     gateway: str
     store: Store
     fence: int = 0
+
+    @classmethod
+    def at(cls, kubeconfig: str, namespace: str, gateway: str, store: str) -> Place:
+        """The same place, in another process."""
+        return cls(Cluster.named(Path(kubeconfig)), namespace, gateway, Store(url=store))
+
+    @property
+    def where(self) -> dict[str, str]:
+        """What `at` takes."""
+        words = (str(self.cluster.kubeconfig), self.namespace, self.gateway, self.store.url)
+        return dict(zip(("kubeconfig", "namespace", "gateway", "store"), words, strict=True))
 
     def serving(self, behaviour: dict[str, Any] | None = None, **fields: Any) -> SeldonServing:
         """The block; what it starts behaves as told."""
@@ -46,10 +57,13 @@ class Place:
         return SeldonServing.model_validate(settings | fields)
 
     def release(self, name: str, service: str = "credit") -> str:
-        """A release that differs from others by its name alone."""
-        model = self.store.put(name.encode())
-        digests = dict.fromkeys(("data", "code", "runtime", "tests", "probes"), NONE)
-        return self.store.put_release(Release(service=service, model=model, **digests))
+        """A release that is whole, and differs from others by its name alone."""
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "name").write_text(name)
+            kept = self.store.add(Path(folder)).id
+        digests = dict.fromkeys(("data", "code", "runtime", "model"), kept)
+        evidence = dict.fromkeys(("tests", "probes"), self.store.put(b"{}"))
+        return self.store.put_release(Release(service=service, **digests, **evidence))
 
     def apply(self, split: Split, behaviour: dict[str, Any] | None = None, **fields: Any) -> float:
         """Serve a split, and say how many seconds that took."""

@@ -44,7 +44,7 @@ class Team:
     image: str
 
     def put(self, secrets: dict[str, dict[str, str]]) -> None:
-        """Apply the manifests, with the values of their Secrets; waits for all but the worker, which has no pool yet."""
+        """Apply the manifests with these Secrets; waits for all but the worker, which has no pool yet."""
         for manifest in [*_secrets(secrets), *_parts()]:
             self.cluster.apply(self._here(manifest))
         for name in ("prefect-server", "mlflow"):

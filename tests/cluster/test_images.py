@@ -145,7 +145,7 @@ def test_a_release_that_is_not_there_is_said_in_the_pods_last_words(place: Place
 def test_the_image_holds_what_serving_takes_and_no_more(place: Place) -> None:
     look = "import importlib.util as u, os; print(os.getuid(), [n for n in {} if u.find_spec(n)], os.access('/opt', 2))"
     names = ["prefect", "mlflow", "great_expectations", "sklearn", "pandas", "obstore"]
-    spec = place.pod("sha256:" + "1" * 64) | {"restartPolicy": "Never"}
+    spec: dict[str, Any] = place.pod("sha256:" + "1" * 64) | {"restartPolicy": "Never"}
     container = {**spec["containers"][0], "command": ["python", "-c", look.format(names)], "args": []}
     for probe in ("readinessProbe", "livenessProbe", "startupProbe", "lifecycle"):
         del container[probe]
