@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from tests.cluster.commands import Failed
+from tests.cluster.cache import TOOLS
+from tests.cluster.commands import APART, Failed
 from tests.cluster.homes import home
 from tests.cluster.images import images
 from tests.cluster.needs import missing
@@ -23,7 +25,6 @@ from tests.cluster.ours import ours
 from tests.cluster.programs import programs
 from tests.cluster.unpacked import lend, unpacked
 
-NAMESPACES = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 
 
@@ -50,17 +51,29 @@ def main() -> int:
         (folder / "programs").symlink_to(built)
         (folder / "ours.json").write_text(json.dumps(own))
         lend(store, folder)
-        return _inside(folder, command)
+        code = _inside(folder, command)
+        if code:
+            _keep_logs(folder)
+        return code
 
 
 def _inside(folder: Path, command: list[str]) -> int:
     start = (sys.executable, "-m", "tests.cluster.inside", str(folder))
-    process = subprocess.Popen([*DIES_WITH_US, *NAMESPACES, *start, *command])
+    process = subprocess.Popen([*DIES_WITH_US, *APART, "--net", *start, *command])
     try:
         return process.wait()
     finally:
         process.kill()
         process.wait()
+
+
+def _keep_logs(folder: Path) -> None:
+    kept = TOOLS / "logs"
+    shutil.rmtree(kept, ignore_errors=True)
+    kept.mkdir()
+    for log in folder.glob("*.log"):
+        shutil.copy(log, kept)
+    print(f"the node's logs are in {kept}", file=sys.stderr)
 
 
 def _leave_it_to_the_command(_number: int, _frame: FrameType | None) -> None: ...

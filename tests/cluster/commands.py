@@ -11,6 +11,9 @@ from pathlib import Path
 SEARCHED = f"{os.environ.get('PATH', os.defpath)}:/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin"
 """Also where an ordinary user's PATH does not lead."""
 
+APART = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+"""Before a command: what it mounts and starts ends with it."""
+
 
 class Failed(Exception):
     """A program failed: which, how, and the last it said."""

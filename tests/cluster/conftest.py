@@ -44,9 +44,9 @@ def ingress(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[In
 
 def _image(kind: str) -> str:
     """The name of one of our images that the cluster can start."""
-    if os.environ.get("CLUSTER_NODE"):
+    variable = f"CLUSTER_{kind.upper()}_IMAGE"
+    if os.environ.get("CLUSTER_NODE") and not os.environ.get(variable):
         return loaded(kind)
-    variable = f"{kind.upper()}_IMAGE"
     if not os.environ.get(variable):
         pytest.skip(f"name the {kind} image that your cluster can pull in {variable}; `make images` builds it")
     return os.environ[variable]

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from tests.cluster.cache import TOOLS
-from tests.cluster.commands import run
+from tests.cluster.commands import APART, run
 from tests.cluster.images import ISOLATION
 from tests.cluster.node import Node
 
@@ -32,7 +32,7 @@ def ours(python: Path) -> dict[str, str]:
         Failed: If a package cannot be had or an image cannot be built.
     """
     program = (sys.executable, "-m", "prefect_mlops.deployments.images", _wheel(), "--base", f"docker-archive:{python}")
-    said = run(*program, env=_told())
+    said = run(*APART, *program, env=_told())
     return dict(zip(KINDS, (line.partition("@")[0] for line in said.splitlines()), strict=True))
 
 
@@ -52,7 +52,7 @@ def save(name: str, archive: Path) -> None:
     Raises:
         Failed: If there is no room for it.
     """
-    run("buildah", "push", "--quiet", name, f"docker-archive:{archive}:{name}", env=_told())
+    run(*APART, "buildah", "push", "--quiet", name, f"docker-archive:{archive}:{name}", env=_told())
 
 
 def _wheel() -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.cluster import kube
 from tests.cluster.kube import Client, Event, Json, Kind, Refused
-from tests.cluster.recordings import Moment, Pods, Step
+from tests.cluster.recordings import Facts, Moment, Pods, Step
 
 RECORDED_IN = "mlops"
 _KINDS = (
@@ -26,12 +26,12 @@ async def replay(cluster: Client, namespace: str, steps: list[Step]) -> tuple[li
     """Apply the steps in a namespace of their own; the answers, and for each step what followed."""
     answers: list[str] = []
     replayed: list[list[Moment]] = []
-    pods = Pods(entry for step in steps for entry in step.timeline)
+    recorded = Pods(entry for step in steps for entry in step.timeline)
     async with _namespace(cluster, namespace), _watching(cluster, namespace) as watcher:
         for step in steps:
             before = len(watcher.seen)
             answers.append(await _apply(cluster, namespace, step.apply))
-            await watcher.quiet(pods.facts(step.timeline[-1]) if step.timeline else None, pods)
+            await watcher.quiet(recorded.facts(step.timeline[-1]) if step.timeline else None, recorded.sizes)
             replayed.append(watcher.moments(before))
     return answers, replayed
 
@@ -102,26 +102,34 @@ class _Watcher:
                 self.seen.append(_Seen(event, time.monotonic()))
                 _change(self.world, event)
 
-    async def quiet(self, wanted: dict[str, Any] | None, pods: Pods) -> None:
+    async def quiet(self, wanted: Facts | None, sizes: dict[str, list[int]]) -> None:
         """Wait until the wanted facts have held for a while, or nothing happens any more."""
         began = time.monotonic()
         while time.monotonic() < began + _LONGEST_SECONDS:
             await asyncio.sleep(0.1)
-            try:
-                reached = wanted is None or pods.facts(self._renamed(_entry(self.world))) == wanted
-            except KeyError:  # a pod that the recording does not have
-                reached = False
+            reached = wanted is None or self._facts(sizes) == wanted
             changed = max(began, self.seen[-1].at if self.seen else 0.0)
             if time.monotonic() - changed >= (_QUIET_SECONDS if reached else _SILENT_SECONDS):
                 return
 
-    def _renamed(self, entry: Json) -> Json:
-        """An entry whose pods are called as in a recording: by the order in which they came."""
-        order: dict[str, str] = {}
+    def _facts(self, sizes: dict[str, list[int]]) -> Facts:
+        """What holds now, with the pods in groups of these sizes."""
+        pods = ({"pods": [pod]} for pod in self._pods().values())
+        return Pods(pods, sizes).facts(self._renamed(_entry(self.world)))
+
+    def _pods(self) -> dict[str, tuple[str, str]]:
+        """The pods that there were, by uid, in the order in which they came: their Deployment, and a name."""
+        found: dict[str, tuple[str, str]] = {}
         for one in sorted(self.seen, key=lambda one: one.version):
-            if one.event.object["kind"] == "Pod":
-                order.setdefault(one.event.object["metadata"]["uid"], f"pod-{len(order) + 1}")
-        return {**entry, "pods": [[name, order[uid], *state] for name, uid, *state in entry["pods"]]}
+            meta = one.event.object["metadata"]
+            if one.event.object["kind"] == "Pod" and meta["uid"] not in found:
+                found[meta["uid"]] = meta["labels"]["app"], f"pod-{len(found) + 1}"
+        return found
+
+    def _renamed(self, entry: Json) -> Json:
+        """An entry whose pods are called as in a recording."""
+        pods = self._pods()
+        return {**entry, "pods": [[*pods[uid], *state] for _, uid, *state in entry["pods"]]}
 
     def moments(self, before: int) -> list[Moment]:
         """What happened after the first `before` events, from the state in which they left the namespace."""

@@ -120,6 +120,16 @@ def test_every_replica_must_be_ready(cluster: Cluster, namespace: str) -> None:
     assert "weight" not in http_route(cluster, namespace)["route"][0]
 
 
+def test_a_quantity_written_in_another_way_is_no_change(cluster: Cluster, namespace: str) -> None:
+    requests = {"cpu": "0.01", "memory": "32768Ki"}
+    until_available(cluster, deployment(namespace, predictor("a", 100, resources={"requests": requests})))
+    made = named("Deployment", "credit-a-0-model", namespace, "apps/v1")
+    before = cluster.read(made)["metadata"]["resourceVersion"]
+    until_available(cluster, deployment(namespace, predictor("a", 100, resources={"requests": requests}), retries="2"))
+    wait_for(lambda: http_route(cluster, namespace).get("retries"), "the retries")
+    assert cluster.read(made)["metadata"]["resourceVersion"] == before
+
+
 def test_names_that_are_too_long_are_hashed(cluster: Cluster, namespace: str) -> None:
     long = "credit-" * 8 + "x"
     cluster.apply(deployment(namespace, predictor("version-1", 100), name=long))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.cluster import settings
 from tests.cluster.cache import digest, kept
-from tests.cluster.commands import Failed, run
+from tests.cluster.commands import APART, Failed, run
 from tests.cluster.node import Node
 
 STORE = "containerd"
@@ -46,8 +46,7 @@ def _make(folder: Path, programs: Path, archives: Sequence[Path]) -> None:
     home = folder / "home"
     home.mkdir()
     (home / "programs").symlink_to(programs)
-    namespaces = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
-    run(*namespaces, sys.executable, "-m", "tests.cluster.unpacked", home, *archives)
+    run(*APART, sys.executable, "-m", "tests.cluster.unpacked", home, *archives)
     (home / STORE).rename(folder / STORE)
     shutil.rmtree(home)
 

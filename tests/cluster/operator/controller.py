@@ -8,7 +8,8 @@ from collections.abc import Coroutine
 from typing import Any
 
 from tests.cluster import kube
-from tests.cluster.kube import Client, Kind
+from tests.cluster.kube import Client, Json
+from tests.cluster.operator.cache import Cache
 from tests.cluster.operator.reconciler import reconcile
 
 _log = logging.getLogger("operator")
@@ -20,8 +21,8 @@ Key = tuple[str, str]
 class Controller:
     """Passes over one SeldonDeployment at a time each, and again where something happened meanwhile."""
 
-    def __init__(self, cluster: Client, namespace: str) -> None:
-        self._cluster, self._namespace = cluster, namespace
+    def __init__(self, client: Client, namespace: str) -> None:
+        self._cache = Cache(client, namespace)
         self._due: set[Key] = set()
         self._running: set[Key] = set()
         self._failures: dict[Key, int] = {}
@@ -29,17 +30,15 @@ class Controller:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        owned = (kube.DEPLOYMENT, kube.SERVICE, kube.VIRTUAL_SERVICE)
         async with asyncio.TaskGroup() as group:
-            for kind in (kube.SELDON_DEPLOYMENT, *owned):
-                group.create_task(self._follow(kind))
+            group.create_task(self._cache.run(self._notice))
+            for one in await self._cache.ready():
+                self._notice(one)
 
-    async def _follow(self, kind: Kind) -> None:
-        async for event in self._cluster.follow(kind, self._namespace):
-            if event is not None:
-                name = _concerned(event.object)
-                if name:
-                    self._ask((event.object["metadata"]["namespace"], name))
+    def _notice(self, changed: Json) -> None:
+        name = _concerned(changed)
+        if name:
+            self._ask((changed["metadata"]["namespace"], name))
 
     def _ask(self, key: Key) -> None:
         self._due.add(key)
@@ -51,7 +50,7 @@ class Controller:
         while key in self._due:
             self._due.discard(key)
             try:
-                await reconcile(self._cluster, *key)
+                await reconcile(self._cache, *key)
                 self._failures.pop(key, None)
             except Exception as error:
                 _log.info("%s/%s: %s", *key, error or repr(error))
@@ -70,7 +69,7 @@ class Controller:
         task.add_done_callback(self._tasks.discard)
 
 
-def _concerned(changed: kube.Json) -> str | None:
+def _concerned(changed: Json) -> str | None:
     """The SeldonDeployment that a changed object is, or belongs to."""
     if changed["kind"] == kube.SELDON_DEPLOYMENT.name:
         return changed["metadata"]["name"]
