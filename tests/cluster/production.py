@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 
@@ -19,6 +22,7 @@ from tests.places import EASY
 
 NAME = "production"
 SERVICE = RECIPE.name
+SECONDS = float(os.environ.get("RUN_SECONDS", "240"))
 POLICY: dict[str, Any] = {"watch_seconds": 1, "shadow_requests": 100, "shadow_seconds": 120, "warm_minutes": 30}
 """The same rules as an environment on one machine would have."""
 
@@ -60,8 +64,14 @@ class Production:
 
     def run(self, flow: str, **parameters: Any) -> FlowRun:
         """A flow run as a Job, to its end."""
-        done = run_deployment(f"{flow}/{NAME}", parameters=parameters, timeout=280, poll_interval=0.5)
+        done = run_deployment(f"{flow}/{NAME}", parameters=parameters, timeout=SECONDS, poll_interval=0.5)
         return cast(FlowRun, done)
+
+    def words(self, run: FlowRun) -> str:
+        """What a run logged, for the message of a test that fails."""
+        wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id]))
+        with get_client(sync_client=True) as client:
+            return "\n".join(log.message for log in client.read_logs(wanted, limit=200))
 
     def release(self, seed: int, **parameters: Any) -> FlowRun:
         """Release a model of data of its own."""

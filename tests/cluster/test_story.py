@@ -41,7 +41,7 @@ def digest(production: Production, name: str) -> str:
 def went_well(production: Production, run: FlowRun, account: str) -> None:
     """The run ended well, as a Job with the rights of its role."""
     assert run.state is not None
-    assert run.state.is_completed(), run.state.message
+    assert run.state.is_completed(), production.words(run)
     [pod] = production.team.pods(run.id)
     assert pod["spec"]["serviceAccountName"] == account
 
