@@ -35,7 +35,7 @@ OBSERVER = "prefect.flow_runs.observer"
 """The logger of the worker's part that looks at pods."""
 
 DIAGNOSIS = "Resolution:"
-"""What tells its diagnosis from the lines of a dead container, which it logs too."""
+"""What tells its diagnosis from the lines of a dead container, which it logs too; advice for any pod follows."""
 
 
 def trained_apart(environment: Environment, recipe: Recipe, snapshot: str) -> Candidate:
@@ -129,7 +129,8 @@ def _last_words(client: SyncPrefectClient, run: UUID) -> str:
 
     wait_until(look, seconds=LOGS_SECONDS, pause=PAUSE)
     seen = [log.message.strip() for log in logs if log.name == OBSERVER] or [log.message.strip() for log in logs]
-    return next((words for words in seen if DIAGNOSIS in words), seen[0] if seen else "")
+    diagnosed = [words.partition(DIAGNOSIS)[0].strip() for words in seen if DIAGNOSIS in words]
+    return next(iter([*diagnosed, *seen]), "")
 
 
 def _candidate(store: Store, document: str, otherwise: StepFailed) -> Candidate:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from prefect.logging.handlers import APILogHandler
 from prefect.settings import (
     PREFECT_API_AUTH_STRING,
     PREFECT_API_URL,
@@ -43,10 +44,10 @@ class Team:
     image: str
 
     def put(self, secrets: dict[str, dict[str, str]]) -> None:
-        """Apply the manifests, with the values of their Secrets, and wait until every part is ready."""
+        """Apply the manifests with these Secrets; waits for all but the worker, which has no pool yet."""
         for manifest in [*_secrets(secrets), *_parts()]:
             self.cluster.apply(self._here(manifest))
-        for name in ("prefect-server", "mlflow", "prefect-worker"):
+        for name in ("prefect-server", "mlflow"):
             wait_for(lambda name=name: self._is_ready(name), f"{name} to be ready", seconds=180)
 
     def url(self, service: str, port: int) -> str:
@@ -61,10 +62,11 @@ class Team:
         template["variables"]["properties"]["image"]["default"] = self.image
         (folder / "job-template.json").write_text(json.dumps(template))
         (folder / "prefect.yaml").write_text(FOLDER.joinpath("prefect.yaml").read_text())
-        create = ("work-pool", "create", "mlops", "--type", "kubernetes")
+        create = ("work-pool", "create", "mlops", "--type", "kubernetes", "--overwrite")
         self._prefect(folder, *create, "--base-job-template", "job-template.json")
         self._prefect(folder, "--no-prompt", "deploy", "--all", "--prefect-file", "prefect.yaml")
         self._prefect(folder, "deployment", "schedule", "pause", "--all")
+        wait_for(lambda: self._is_ready("prefect-worker"), "the worker to be ready", seconds=180)
 
     @contextmanager
     def settings(self) -> Generator[None]:
@@ -140,6 +142,7 @@ def a_team(cluster: Cluster, image: str, folder: Path) -> Generator[Team]:
             Store(url=f"s3://{BUCKET}/mlops", endpoint=s3).save("production")
             Environment(name="production", store="mlops-store/production", start_seconds=150).save("production")
             yield team
+            APILogHandler().flush()  # else it would be tried for a minute after the server is gone
 
 
 def _values(database: str, keys: dict[str, str]) -> dict[str, dict[str, str]]:

@@ -63,3 +63,12 @@ def test_every_account_is_one_of_ours() -> None:
     accounts = {one["metadata"]["name"] for one in yaml.safe_load_all(text) if one["kind"] == "ServiceAccount"}
     assert set(ROLES.values()) <= accounts
     assert set(DEPLOYMENTS) == set(ROLES)
+
+
+def test_every_manifest_is_applied_but_for_the_secrets_that_are_filled_in_by_hand() -> None:
+    folder = resources.files("prefect_mlops.deployments.kubernetes")
+    applied = yaml.safe_load(folder.joinpath("kustomization.yaml").read_text())["resources"]
+    others = {"kustomization.yaml", "prefect.yaml", "secrets.template.yaml"}
+    assert {*applied, *others} == {one.name for one in folder.iterdir() if one.name.endswith(".yaml")}
+    secrets = yaml.safe_load_all(folder.joinpath("secrets.template.yaml").read_text())
+    assert not any(value for one in secrets for value in one["stringData"].values())
