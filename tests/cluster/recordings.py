@@ -176,9 +176,17 @@ class _Facts:
         ]  # fmt: skip
 
     def order(self, samples: list[Facts], lengths: list[float], history: list[Facts]) -> Iterator[str]:
-        """Each fact's values in their order, and beside them those of the facts that depend on each other."""
+        """Each fact's values in their order, and beside them those of the facts that depend on each other.
+
+        While pods are replaced, the operator races with the Deployment's controller: what was so for a moment only
+        may not come about.
+        """
         for names in self._tuples:
-            comparable = samples if len(names) == 1 else [one for one in samples if _settled(one, names)]
+            races = [
+                length < BRIEF_SECONDS and _rolls(one, names) for one, length in zip(samples, lengths, strict=True)
+            ]
+            certain = [one for one, race in zip(samples, races, strict=True) if _settled(one, names) and not race]
+            comparable = samples if len(names) == 1 else certain
             recorded, replayed = _values(comparable, names), _values(history, names)
             if not _embeds(recorded, replayed):
                 yield f"order of {' and '.join(names)}: {recorded} recorded, {replayed} replayed"
@@ -257,6 +265,12 @@ def _settled(facts: Facts, names: tuple[str, ...]) -> bool:
     """Whether the Deployments among some facts are as their controller left them, not as it found them."""
     found = (facts.get(name) for name in names if name.startswith("deployment "))
     return all(one is None or _is_settled(one) for one in found)
+
+
+def _rolls(facts: Facts, names: tuple[str, ...]) -> bool:
+    """Whether a Deployment among some facts has pods of more than one make."""
+    found = [f"pods {name.removeprefix('deployment ')} " for name in names if name.startswith("deployment ")]
+    return any(sum(name.startswith(pods) for name in facts) > 1 for pods in found)
 
 
 def _is_settled(counts: Json) -> bool:
