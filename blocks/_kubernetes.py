@@ -234,6 +234,8 @@ class Cluster:
             return Owned(managers, message) if managers else Stale(message)
         if "failed calling webhook" in message:
             return TargetUnreachable("the webhook of an operator, such as Seldon's", message)
+        if "not declared in schema" in message:  # of a server-side apply, which says so with status 500
+            return Refused(f"{what}: {message}")
         if error.status == 429 or error.status >= 500:
             return TargetUnreachable(self._name, message)
         return Refused(f"{what}: {message}" if message not in {"", "Unauthorized"} else f"{what}: not let in")

@@ -178,7 +178,7 @@ def _pod(namespace: str, service: str, arm: Arm, settings: PodSettings) -> Json:
         "securityContext": {
             "runAsUser": USER, "runAsNonRoot": True, "fsGroup": USER, "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "terminationGracePeriodSeconds": settings.drain_seconds + 20,
+        "terminationGracePeriodSeconds": settings.drain_seconds + 40,  # to answer, then to bring its records away
         "volumes": volumes,
     }  # fmt: skip
     return _merged(ours, settings.pod)

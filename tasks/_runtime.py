@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import sys
@@ -24,6 +25,9 @@ from prefect_mlops.tasks._sources import source_files
 
 _BASE = ("scikit-learn", "pandas", "numpy", "cloudpickle")
 CODE, ORIGIN, CHANGES, PYTHON, NEEDED = "code.json", "git.json", "changes.diff", "python.json", "requirements.txt"
+
+IMAGE = "PREFECT_MLOPS_IMAGE"
+"""The variable in which a work pool names the image that a flow run was started from."""
 
 
 def write_code(recipe: Recipe, folder: Path) -> None:
@@ -114,7 +118,7 @@ def _write_json(path: Path, facts: dict[str, object]) -> None:
 
 
 def write_runtime(recipe: Recipe, folder: Path) -> None:
-    """Write down the versions of everything that is installed, and of Python."""
+    """Write down the versions of everything that is installed, of Python, and the image where it runs in one."""
     folder.mkdir(parents=True)
     (folder / "installed.txt").write_text("\n".join(sorted(_installed().values())) + "\n")
     (folder / NEEDED).write_text("\n".join(requirements(recipe)) + "\n")
@@ -124,6 +128,8 @@ def write_runtime(recipe: Recipe, folder: Path) -> None:
         "machine": platform.machine(),
         "system": platform.system(),
     }
+    if image := os.environ.get(IMAGE):
+        facts["image"] = image
     _write_json(folder / PYTHON, facts)
 
 

@@ -19,7 +19,7 @@ from prefect_mlops.deployments.images._builders import Builder, NotBuilt
 
 HERE = Path(__file__).parent
 IMAGES = ("serving", "flows")
-BASE = "docker.io/library/python:3.12-slim-bookworm"
+BASE = "python:3.12-slim-bookworm"
 _ARCHIVES = ("docker-archive:", "oci-archive:")
 
 

@@ -40,8 +40,8 @@ def main() -> int:
     try:
         built = programs()
         archives = images(built)
-        store = unpacked(built, archives)
         own = ours(next(archive for archive in archives if archive.stem == "python"))
+        store = unpacked(built, archives, own)
     except Failed as error:
         print(error, file=sys.stderr)
         return 1

@@ -24,15 +24,19 @@ def found(name: str) -> str | None:
     return shutil.which(name, path=SEARCHED)
 
 
-def run(*command: Path | str, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
-    """What a program prints.
+def run(
+    *command: Path | str, cwd: Path | None = None, env: Mapping[str, str] | None = None, aloud: bool = False
+) -> str:
+    """What a program prints; aloud, its complaints and its progress are for whoever waits.
 
     Raises:
         Failed: If it ends with anything but 0.
     """
     words = [str(word) for word in command]
-    environment = {**os.environ, "PATH": SEARCHED, **(env or {})}
-    done = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    told = {**os.environ, "PATH": SEARCHED, **(env or {})}
+    hears = None if aloud else subprocess.PIPE
+    done = subprocess.run(words, cwd=cwd, env=told, stdout=subprocess.PIPE, stderr=hears, text=True, check=False)
     if done.returncode:
-        raise Failed(f"`{' '.join(words)}` failed with exit code {done.returncode}: {done.stderr[-2000:]}")
+        last = "see above" if aloud else done.stderr[-2000:]
+        raise Failed(f"`{' '.join(words)}` failed with exit code {done.returncode}: {last}")
     return done.stdout

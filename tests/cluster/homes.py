@@ -50,12 +50,12 @@ def _locked(folder: Path) -> Generator[None]:
 
 
 def _remove(folder: Path) -> None:
-    for hierarchy in _hierarchies():
+    for hierarchy in hierarchies():
         _remove_cgroups(hierarchy / folder.name)
     shutil.rmtree(folder)
 
 
-def _hierarchies() -> list[Path]:
+def hierarchies() -> list[Path]:
     """The root of each cgroup hierarchy: one in version 2, one a controller in version 1."""
     if (CGROUPS / "cgroup.controllers").exists():
         return [CGROUPS]
@@ -64,7 +64,7 @@ def _hierarchies() -> list[Path]:
 
 def _make_cgroups(name: str) -> None:
     """Kubelet keeps its pods' cgroups below one that must be there already."""
-    for hierarchy in _hierarchies():
+    for hierarchy in hierarchies():
         (hierarchy / name).mkdir()
         for file in ("cpuset.cpus", "cpuset.mems"):
             if (hierarchy / file).exists():

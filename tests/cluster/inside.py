@@ -20,6 +20,7 @@ from tests.cluster.api import Cluster, Manifest, wait_for
 from tests.cluster.commands import run
 from tests.cluster.daemons import daemons
 from tests.cluster.node import Node
+from tests.cluster.unpacked import borrow
 
 HIDDEN = ("/run/containerd", "/run/netns", "/var/lib/cni", "/var/log/containers")
 """Where the node's programs write outside its home, whatever they are told."""
@@ -43,6 +44,7 @@ def main() -> int:
 
 def _bring_up(node: Node) -> None:
     _shield()
+    borrow(node.home)
     _network()
     settings.write(node.home)
     for name in ("etcd", "apiserver", "containerd"):

@@ -6,7 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-from tests.cluster.commands import found
+from tests.cluster.commands import APART, Failed, found, run
+from tests.cluster.homes import hierarchies
 
 PLUGINS = Path("/usr/lib/cni")
 PACKAGES = {
@@ -32,4 +33,15 @@ def missing() -> str:
     packages = [package for name, package in PACKAGES.items() if not found(name)]
     if packages:
         return f"a Kubernetes node needs Debian packages; `apt install {' '.join(packages)}`, or set KUBECONFIG"
+    if not _may_isolate():
+        return "a Kubernetes node needs namespaces and cgroups, denied here; run this privileged, or set KUBECONFIG"
     return ""
+
+
+def _may_isolate() -> bool:
+    """Whether root is allowed here what it is on a machine; in most containers it is not."""
+    try:
+        run(*APART, "--net", "true")
+    except Failed:
+        return False
+    return all(os.access(hierarchy, os.W_OK) for hierarchy in hierarchies())

@@ -64,6 +64,10 @@ class Node:
         """Have the node know the image in an archive, of buildah's or Docker's making."""
         self.containers("images", "import", "--local", "--snapshotter", "overlayfs", str(archive))
 
+    def knows(self, image: str) -> bool:
+        """Whether an image of that name need not be loaded."""
+        return image in self.containers("images", "ls", "--quiet").split()
+
     def containers(self, *words: str) -> str:
         """What containerd's own command line says."""
         to = ("--address", self.home / "containerd.sock", "--namespace", "k8s.io")

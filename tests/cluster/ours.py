@@ -12,6 +12,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from filelock import FileLock
+
 from tests.cluster.cache import TOOLS
 from tests.cluster.commands import APART, run
 from tests.cluster.images import ISOLATION
@@ -19,6 +21,9 @@ from tests.cluster.node import Node
 
 KINDS = ("serving", "flows")
 _ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = tuple(_ROOT / "deployments" / "images" / name for name in ("Containerfile", "serving.lock", "flows.lock"))
+"""What their large layers are made of."""
+
 _STORAGE = TOOLS / "storage"
 
 
@@ -32,7 +37,7 @@ def ours(python: Path) -> dict[str, str]:
         Failed: If a package cannot be had or an image cannot be built.
     """
     program = (sys.executable, "-m", "prefect_mlops.deployments.images", _wheel(), "--base", f"docker-archive:{python}")
-    said = run(*APART, *program, env=_told())
+    said = run(*APART, *program, env=_told(), aloud=True)
     return dict(zip(KINDS, (line.partition("@")[0] for line in said.splitlines()), strict=True))
 
 
@@ -40,9 +45,11 @@ def loaded(kind: str) -> str:
     """The name of one of our images, which the node beside which this runs knows from now on."""
     node = Node(Path(os.environ["CLUSTER_NODE"]))
     name, archive = json.loads((node.home / "ours.json").read_text())[kind], node.home / f"{kind}.tar"
-    save(name, archive)
-    node.load(archive)
-    archive.unlink()
+    with FileLock(node.home / f"{kind}.lock"):
+        if not node.knows(name):
+            save(name, archive)
+            node.load(archive)
+            archive.unlink()
     return name
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from tests.cluster.kube import Json
 
 LASTING_SECONDS = 1.5
-BRIEF_SECONDS = 0.3  # what is shorter may be missed, or be over before it is seen
+BRIEF_SECONDS = 0.4  # what is shorter, a sample may miss
 _NAMES = {"state", "ready"}
 _ROUTED = ("routes ", "mirror ")
 
@@ -176,24 +176,21 @@ class _Facts:
         ]  # fmt: skip
 
     def order(self, samples: list[Facts], lengths: list[float], history: list[Facts]) -> Iterator[str]:
-        """Each fact's values in their order, and beside them those of the facts that depend on each other.
-
-        What the recording shows for a moment only may have been over sooner here, but must be possible.
-        """
-        held = [one for one, length in zip(samples, lengths, strict=True) if length >= BRIEF_SECONDS]
+        """Each fact's values in their order, and beside them those of the facts that depend on each other."""
         for names in self._tuples:
-            recorded, replayed = _values(held, names), _values(history, names)
+            comparable = samples if len(names) == 1 else [one for one in samples if _settled(one, names)]
+            recorded, replayed = _values(comparable, names), _values(history, names)
             if not _embeds(recorded, replayed):
                 yield f"order of {' and '.join(names)}: {recorded} recorded, {replayed} replayed"
-            for value in _values(samples, names):
-                if value not in replayed:
-                    yield f"{' and '.join(names)}: {value} recorded, never so in the replay"
         for name in sorted(self._loose):
             stretches = _stretches(samples, lengths, (name,))
             recorded = [value for (value,), length in stretches if length >= LASTING_SECONDS]
             replayed = [value for (value,) in _values(history, (name,))]
             if not _embeds(recorded, replayed):
                 yield f"order of {name}: {recorded} recorded, {replayed} replayed"
+            recorded, replayed = _presence(samples, name), _presence(history, name)
+            if not _embeds(recorded, replayed):
+                yield f"order of {name} and its pods: {recorded} recorded, {replayed} replayed"
 
     def lasting(self, samples: list[Facts], history: list[Facts], lengths: list[float]) -> Iterator[str]:
         """What lasted in the replay must have been seen in the recording; what was before the step may not be."""
@@ -209,11 +206,11 @@ class _Facts:
 def _waits_for_pods(names: tuple[str, ...], value: list[Any]) -> bool:
     """Whether these values can last for another reason than that a controller is slow."""
     for name, one in zip(names, value, strict=True):
-        if name.startswith("deployment ") and one is not None:
-            settled = one["observedGeneration"] == one["generation"] and one["updatedReplicas"] > 0
-            if not settled or (len(names) > 1 and one["availableReplicas"]):
-                return False
-        if name.startswith("pods ") and any(deleting for _, deleting in one or []):
+        if one is None:
+            continue
+        if name.startswith("deployment ") and (not _is_settled(one) or (len(names) > 1 and one["availableReplicas"])):
+            return False
+        if name.startswith("pods ") and any(deleting for _, deleting in one):
             return False
     return len(names) == 1 or None not in value
 
@@ -240,7 +237,30 @@ def _stretches(history: list[Facts], lengths: list[float], names: tuple[str, ...
 
 
 def _values(history: list[Facts], names: tuple[str, ...]) -> list[list[Any]]:
-    return [key for key, _ in groupby([one.get(name) for name in names] for one in history)]
+    """The values of some facts one after the other; beside another, of pods only whether one is being deleted."""
+    together = len(names) > 1
+    return [key for key, _ in groupby([_view(one, name, together=together) for name in names] for one in history)]
+
+
+def _presence(history: list[Facts], name: str) -> list[tuple[bool, bool]]:
+    """Whether a Deployment was there, and whether pods of it were: it goes after them."""
+    pods = f"pods {name.removeprefix('deployment ')} "
+    return [key for key, _ in groupby((name in one, any(each.startswith(pods) for each in one)) for one in history)]
+
+
+def _view(facts: Facts, name: str, *, together: bool) -> Any:
+    value = facts.get(name)
+    return any(deleting for _, deleting in value or []) if together and name.startswith("pods ") else value
+
+
+def _settled(facts: Facts, names: tuple[str, ...]) -> bool:
+    """Whether the Deployments among some facts are as their controller left them, not as it found them."""
+    found = (facts.get(name) for name in names if name.startswith("deployment "))
+    return all(one is None or _is_settled(one) for one in found)
+
+
+def _is_settled(counts: Json) -> bool:
+    return counts["observedGeneration"] == counts["generation"] and counts["updatedReplicas"] > 0
 
 
 def _embeds(recorded: list[Any], history: list[Any]) -> bool:

@@ -11,10 +11,11 @@ import sys
 import threading
 import time
 import uuid
+from typing import Any
 
 CONFIG = json.loads(sys.argv[1])
 BEHAVIOUR = json.loads(os.environ.get("BEHAVIOUR", "{}"))
-COUNTS = {"start": uuid.uuid4().hex, "release": CONFIG["release"], "requests": 0, "errors": 0}
+COUNTS: dict[str, Any] = {"start": uuid.uuid4().hex, "release": CONFIG["release"], "requests": 0, "errors": 0}
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -46,8 +47,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def log_message(self, *_: object) -> None:
-        pass
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing."""
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from tests.deployments.server.contract import ROWS, Contract, Served, Superstiti
 from tests.deployments.server.models import census_model, census_signature
 from tests.deployments.server.releases import put_release
 
+ASK = {"data": {"ndarray": ROWS}}
 KEYS = {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET}
 
 
@@ -115,8 +116,8 @@ class TestContract(Contract):
 
 def test_what_a_pod_answered_is_in_the_bucket_when_it_is_gone(place: Place, tmp_path: Path) -> None:
     release = put_release(place.store, tmp_path, census_model(), census_signature())
-    url = place.serve(release)
-    answered = [httpx.post(f"{url}/api/v1.0/predictions", json=_ask(), trust_env=False) for _ in range(50)]
+    with httpx.Client(base_url=place.serve(release), trust_env=False) as client:
+        answered = [client.post("/api/v1.0/predictions", json=ASK) for _ in range(50)]
     assert {answer.status_code for answer in answered} == {200}
     [pod] = place.pods()
     place.cluster.delete(named("Deployment", "credit", place.namespace, "apps/v1"))
@@ -126,10 +127,6 @@ def test_what_a_pod_answered_is_in_the_bucket_when_it_is_gone(place: Place, tmp_
         [record] = records_of([records], answer.headers["x-request-id"])
         assert (record.release, record.role, record.outputs) == (release, "live", answer.json()["data"]["ndarray"])
     assert {key.split("/")[3] for key in records.names()} == {pod["metadata"]["name"]}
-
-
-def _ask() -> dict[str, Any]:
-    return {"data": {"ndarray": ROWS}}
 
 
 def test_a_release_that_is_not_there_is_said_in_the_pods_last_words(place: Place) -> None:

@@ -49,7 +49,10 @@ def _pinned(python: str, platform: str) -> dict[str, str]:
     return versions
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", ".ci/uv.txt"])
+IMAGES = [f"deployments/images/{image}.lock" for image in ("serving", "flows")]
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", ".ci/uv.txt", *IMAGES])
 def test_every_pin_is_exact_and_hashed(name: str) -> None:
     if not (ROOT / name).exists():
         pytest.skip(f"{name} is not part of an sdist")
@@ -60,9 +63,19 @@ def test_every_pin_is_exact_and_hashed(name: str) -> None:
     assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", digest) for _, hashes in pins for digest in hashes)
 
 
-def test_it_names_no_registry_and_no_address() -> None:
-    assert "://" not in LOCK
-    assert not [line for line in LOCK.splitlines() if line.startswith("-") or " @ " in line]
+@pytest.mark.parametrize("name", ["requirements.lock", *IMAGES])
+def test_it_names_no_registry_and_no_address(name: str) -> None:
+    lock = (ROOT / name).read_text()
+    assert "://" not in lock
+    assert not [line for line in lock.splitlines() if line.startswith("-") or " @ " in line]
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_an_image_gets_the_very_files_that_are_tested(name: str) -> None:
+    def files(pins: Iterable[tuple[Requirement, list[str]]]) -> set[tuple[str, str, str]]:
+        return {(pin.name, str(pin.specifier), digest) for pin, digests in pins for digest in digests}
+
+    assert files(_pins((ROOT / name).read_text())) <= files(PINS)
 
 
 @pytest.mark.parametrize(("python", "platform"), PLACES)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from prefect_mlops.blocks import Custom, Recipe, Store
-from prefect_mlops.tasks._runtime import facts_of, is_same_code, write_code, write_runtime
+from prefect_mlops.tasks._runtime import IMAGE, facts_of, is_same_code, write_code, write_runtime
 from prefect_mlops.tasks._secrets import blanked
 
 RECIPE = Recipe(name="credit", train="our_team.credit:train", target="y", tests=[Custom("our_checks:holds")])
@@ -217,8 +217,10 @@ def test_the_runtime_names_what_is_installed_by_version_or_commit(
     direct = {"url": "https://example.org/theirs.git", "vcs_info": {"vcs": "git", "commit_id": "a" * 40}}
     (info / "direct_url.json").write_text(json.dumps(direct))
     monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.setenv(IMAGE, "registry.example/flows@sha256:1")
     recipe = Recipe(name="credit", train="a:b", target="y")
     write_runtime(recipe, tmp_path / "runtime")
+    assert json.loads((tmp_path / "runtime" / "python.json").read_text())["image"] == "registry.example/flows@sha256:1"
     installed = (tmp_path / "runtime" / "installed.txt").read_text().splitlines()
     assert f"theirs @ git+https://example.org/theirs.git@{'a' * 40}" in installed
     assert any(line.startswith("scikit-learn==") for line in installed)

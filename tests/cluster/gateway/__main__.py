@@ -54,6 +54,7 @@ class Gateway:
                 await self._envoy.follow(self._mesh)
             except NotCarriedOut as error:
                 _log.warning("%s", error)
+                self._changed.set()  # what comes after it is still to be done
             if not said:
                 print("ready", flush=True)
                 said = True
