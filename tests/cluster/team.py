@@ -110,7 +110,7 @@ def _parts() -> Iterator[Manifest]:
 def _secrets(values: dict[str, dict[str, str]]) -> Iterator[Manifest]:
     for template in _documents("secrets.template.yaml"):
         given = values[template["metadata"]["name"]]
-        assert given.keys() == template["stringData"].keys()
+        assert given.keys() >= template["stringData"].keys()
         yield {**template, "stringData": given}
 
 
@@ -134,7 +134,7 @@ def a_team(cluster: Cluster, image: str, folder: Path) -> Generator[Team]:
         pytest.MonkeyPatch.context() as patch,
     ):
         team = Team(cluster, namespace, image)
-        team.put(_values(database, keys))
+        team.put(_values(database, keys, s3))
         team.deploy(folder)
         for name, value in keys.items():
             patch.setenv(name, value)
@@ -145,12 +145,12 @@ def a_team(cluster: Cluster, image: str, folder: Path) -> Generator[Team]:
             APILogHandler().flush()  # else it would be tried for a minute after the server is gone
 
 
-def _values(database: str, keys: dict[str, str]) -> dict[str, dict[str, str]]:
+def _values(database: str, keys: dict[str, str], s3: str) -> dict[str, dict[str, str]]:
     """What stands in each Secret."""
     server = {"PREFECT_SERVER_ENCRYPTION_KEY": new_key(), "PREFECT_SERVER_API_AUTH_STRING": AUTH}
     url = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://{database}prefect"}
     mlflow = {"MLFLOW_BACKEND_STORE_URI": f"postgresql+psycopg://{database}mlflow"}
-    artifacts = {"MLFLOW_ARTIFACTS_DESTINATION": f"s3://{BUCKET}/mlflow"}
+    artifacts = {"MLFLOW_ARTIFACTS_DESTINATION": f"s3://{BUCKET}/mlflow", "MLFLOW_S3_ENDPOINT_URL": s3}
     return {
         "mlops-run": keys,
         "prefect-server": server | url,
