@@ -91,7 +91,10 @@ class ModelRegistry(Block):
             mlflow.end_run()
         if not client.search_registered_models(filter_string=f"name = '{service}'"):
             client.create_registered_model(service)
-        return int(client.create_model_version(service, source=logged.model_uri, run_id=run, tags=tags).version)
+        shown = client.create_model_version(
+            service, source=logged.model_uri, run_id=run, tags=tags, model_id=logged.model_id
+        )
+        return int(shown.version)
 
     def version_of(self, service: str, release: str) -> int | None:
         """The version under which a release is shown, if it is."""

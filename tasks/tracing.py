@@ -30,7 +30,7 @@ class NotRecorded(MlopsError):
     def __str__(self) -> str:
         return (
             f"no prediction with the request id {self.request_id!r} was recorded in {self.environment}; "
-            "the id is in the answer's header x-request-id"
+            "the id is in the answer's header x-request-id, and what pods record comes some seconds after the answer"
         )
 
 

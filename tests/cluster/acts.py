@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 from prefect_mlops.blocks import Environment, ModelRegistry, Split
@@ -50,4 +51,4 @@ def rollback(to: str, **where: str) -> None:
 
 def warm(_: Path) -> None:
     """Import what the first call would."""
-    import kubernetes_asyncio.client  # noqa: F401
+    import_module("kubernetes_asyncio.client")

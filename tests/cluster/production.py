@@ -42,7 +42,7 @@ class Production:
             namespace=team.namespace, gateway=gateway, image=image, secret="mlops-run", cpu="100m", memory="512Mi",
             drain_seconds=3, pull_policy="IfNotPresent",
         ).save(NAME, overwrite=True)  # fmt: skip
-        ModelRegistry(tracking_uri=team.url("mlflow", 5000), artifacts="").save(NAME, overwrite=True)
+        ModelRegistry(tracking_uri=team.url("mlflow", 5000)).save(NAME, overwrite=True)
         blocks = {
             "store": f"mlops-store/{NAME}",
             "serving": f"seldon-serving/{NAME}",
