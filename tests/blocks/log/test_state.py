@@ -151,6 +151,18 @@ def test_unknown_leaves_it_open(teller: Teller) -> None:
     assert teller.known.split == Split.of(V1)
 
 
+def test_a_warm_arm_may_be_missing_after_what_was_undone_and_nothing_else(teller: Teller) -> None:
+    teller.moved(Split.of(V1, warm=[V2]))
+    teller.asked(Split.of(V3, warm=[V1, V2]))
+    for split in (Split.of(V2), Split.of(V1, shadow=V2), Split.of(V1, warm=[V3]), NOTHING):
+        with pytest.raises(IllegalEntry, match="undone means that"):
+            teller.seen(split, "undone")
+    with pytest.raises(IllegalEntry, match="applied means that"):
+        teller.seen(Split.of(V3, warm=[V1]))
+    teller.seen(Split.of(V1), "undone")
+    assert teller.known.split == Split.of(V1)
+
+
 # --- the pile that a rollback takes from
 
 
