@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 from prefect.client.schemas.objects import FlowRun
 
-from prefect_mlops.blocks import Environment
+from prefect_mlops.blocks import Environment, LocalServing, Split, Store
 from prefect_mlops.blocks._seldon_manifest import predictor_name
 from prefect_mlops.blocks.records import predictions_of
+from prefect_mlops.flows import release_model
+from prefect_mlops.flows.creditco import census
 from prefect_mlops.tasks import trace_prediction
 from prefect_mlops.tasks.tracing import NotRecorded, Trace
 from tests.cluster.api import wait_for
-from tests.cluster.production import SERVICE, Production, question
+from tests.cluster.production import NAME, POLICY, SERVICE, Production, question
 from tests.cluster.serving import Clients
+from tests.places import EASY
 
 ENOUGH = 5_000
 
@@ -91,3 +95,24 @@ def test_the_story(production: Production) -> None:
     assert traced.run is not None
     assert traced.run.id == str(third.id)
     assert traced.rows == 1200
+
+
+def test_the_same_recipe_and_policy_release_on_one_machine(production: Production, tmp_path: Path) -> None:
+    """Nothing is edited but the environment's name."""
+    serving = LocalServing(home=tmp_path / "home", replicas=1, drain_seconds=1)
+    Store(url=str(tmp_path / "store")).save("laptop")
+    serving.save("laptop")
+    blocks = {"store": "mlops-store/laptop", "serving": "local-serving/laptop"}
+    Environment(name="laptop", **blocks, registry=f"model-registry/{NAME}", **POLICY).save("laptop")
+    census(1200, seed=1).to_csv(tmp_path / "census-1.csv", index=False)
+    try:
+        there = release_model(EASY, data=tmp_path / "census-1.csv", environment="laptop", reason="the first model")
+        laptop = Environment.find("laptop")
+        assert laptop.target.observe(SERVICE).shows(Split.of(there))
+        here = digest(production, "credit-v1")
+        environment = production.environment
+        assert laptop.policy == environment.policy
+        first, same = environment.store_block.release(here), laptop.store_block.release(there)
+        assert (first.data, first.service) == (same.data, same.service)
+    finally:
+        serving.stop()
