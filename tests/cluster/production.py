@@ -23,6 +23,8 @@ from tests.places import EASY
 NAME = "production"
 SERVICE = RECIPE.name
 SECONDS = float(os.environ.get("RUN_SECONDS", "240"))
+SMALL = {"cpu": "50m"}
+"""What a Job asks for on a node of two CPUs that has much else to do."""
 POLICY: dict[str, Any] = {"watch_seconds": 1, "shadow_requests": 100, "shadow_seconds": 120, "warm_minutes": 30}
 """The same rules as an environment on one machine would have."""
 
@@ -39,7 +41,7 @@ class Production:
     def made(cls, team: Team, gateway: str, image: str, folder: Path) -> Production:
         """Save its blocks; those of the store are there."""
         SeldonServing(
-            namespace=team.namespace, gateway=gateway, image=image, secret="mlops-run", cpu="100m", memory="512Mi",
+            namespace=team.namespace, gateway=gateway, image=image, secret="mlops-run", cpu="10m", memory="512Mi",
             drain_seconds=3, pull_policy="IfNotPresent",
         ).save(NAME, overwrite=True)  # fmt: skip
         ModelRegistry(tracking_uri=team.url("mlflow", 5000)).save(NAME, overwrite=True)
@@ -64,7 +66,9 @@ class Production:
 
     def run(self, flow: str, **parameters: Any) -> FlowRun:
         """A flow run as a Job, to its end."""
-        done = run_deployment(f"{flow}/{NAME}", parameters=parameters, timeout=SECONDS, poll_interval=0.5)
+        done = run_deployment(
+            f"{flow}/{NAME}", parameters=parameters, job_variables=SMALL, timeout=SECONDS, poll_interval=0.5
+        )
         return cast(FlowRun, done)
 
     def words(self, run: FlowRun) -> str:

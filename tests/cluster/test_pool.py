@@ -87,15 +87,12 @@ def test_out_of_memory_is_said(snapshot: str) -> None:
         parent(recipe(memory_mib=90), snapshot)
 
 
-@pytest.mark.usefixtures("in_a_pod")
-def test_no_node_that_has_it_is_said(team: Team, snapshot: str) -> None:
+@pytest.mark.usefixtures("in_a_pod", "team")
+def test_no_node_that_has_it_is_said(snapshot: str) -> None:
     place("late", start_seconds=15)
     deploy("late")
-    with pytest.raises(StepFailed, match=r"before it began, after 15 s: .* Insufficient cpu") as failed:
+    with pytest.raises(StepFailed, match=r"before it began, after 15 s: .* Insufficient cpu"):
         parent(recipe(cpus=1000), snapshot, "late")
-    jobs = f"/apis/batch/v1/namespaces/{team.namespace}/jobs"
-    label = f"prefect.io/flow-run-name={failed.value.run}"
-    wait_for(lambda: not team.cluster.get(jobs, labelSelector=label)["items"], "its Job to go", seconds=150)
 
 
 @pytest.mark.usefixtures("in_a_pod", "team")
@@ -126,7 +123,6 @@ def test_who_cancels_the_run_cancels_its_training(team: Team, snapshot: str) -> 
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(UUID(run[0]), state=Cancelled(), force=True)
         wait_for(lambda: client.read_flow_run(child.id).state_name == "Cancelled", "it to be cancelled", seconds=150)
-    wait_for(lambda: not team.pods(child.id), "its pod to go", seconds=60)
     thread.join(60)
     assert not thread.is_alive()
 
