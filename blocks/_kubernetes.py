@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from prefect_mlops.blocks.errors import MlopsError, TargetUnreachable
+from prefect_mlops.blocks.errors import MlopsError, ServingError, TargetUnreachable
 
 if TYPE_CHECKING:  # a third of a second, for those who have no cluster
     from kubernetes_asyncio.client import ApiClient, Configuration
@@ -40,11 +40,11 @@ _GROUPS: dict[Kind, str] = {
 }
 
 
-class Stale(MlopsError):
+class Stale(ServingError):
     """The object was changed, made or deleted since it was read; read it again and decide again."""
 
 
-class Owned(MlopsError):
+class Owned(ServingError):
     """Another field manager owns what was to be changed."""
 
     def __init__(self, managers: tuple[str, ...], message: str) -> None:
@@ -55,7 +55,7 @@ class Owned(MlopsError):
         return self.message
 
 
-class Refused(MlopsError):
+class Refused(ServingError):
     """The API server, or a webhook that it asked, does not take the request; nothing was changed."""
 
     def __init__(self, message: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,11 +16,13 @@ import yaml
 
 from prefect_mlops.blocks import Split, Store
 from prefect_mlops.blocks.errors import ArmNotReady, FenceTooLow, TargetConflict, TargetRefused, TargetUnreachable
+from tests.cluster import acts
 from tests.cluster.api import Cluster, wait_for
 from tests.cluster.ingress import Ingress
 from tests.cluster.node import Node
 from tests.cluster.pods import named
 from tests.cluster.serving import Place
+from tests.forks import ROOT
 
 
 @pytest.fixture
@@ -249,3 +253,28 @@ def test_manifests_are_the_same_each_time_and_others_may_apply_them(place: Place
     finally:
         over.set()
         thread.join()
+
+
+ACT = "import json, sys; from tests.cluster import acts; acts.release(**json.loads(sys.argv[1]))"
+
+
+def test_an_account_without_rights_is_told_which_it_lacks(place: Place, cluster: Cluster, tmp_path: Path) -> None:
+    a, b = place.release("a"), place.release("b")
+    for release in (a, b):
+        acts.known(place, release)
+    acts.release(a, **place.where)
+    account = named("ServiceAccount", "nobody", place.namespace)
+    cluster.create(account)
+    asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 600}}
+    told = yaml.safe_load(cluster.kubeconfig.read_text())
+    answer = cluster.client.post(f"{cluster.path(account)}/token", json=asked).json()
+    told["users"][0]["user"] = {"token": answer["status"]["token"]}
+    (tmp_path / "nobody").write_text(yaml.safe_dump(told))
+    before = acts.environment(place).log().state().head
+    done = subprocess.run(
+        [sys.executable, "-c", ACT, json.dumps({"to": b, **place.where})],
+        env={**os.environ, "KUBECONFIG": str(tmp_path / "nobody")}, capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert "cannot get resource" in done.stderr.splitlines()[-1]
+    assert acts.environment(place).log().state().head == before
+    assert place.shows(Split.of(a))
