@@ -57,18 +57,18 @@ def run() -> Iterator[Benchmark]:
 
 
 def _measured(serving: SeldonServing, store: Store, folder: Path) -> Iterator[Benchmark]:
-    a, b = (_release(store, folder, seed) for seed in (1, 2))
+    a, *candidates = (_release(store, folder, seed) for seed in range(ROUNDS + 2))
     timed = _Timed(serving, store)
     timed.serve(Split.of(a))
     slow = serving.model_copy(update={"container": {"readinessProbe": SELDONS}})
     seconds: dict[str, list[float]] = {"candidate": [], "weights": [], "rollback": []}
-    for _ in range(ROUNDS):
+    for b in candidates[:ROUNDS]:  # one that was removed just now would wait for its own pods to go
         seconds["candidate"].append(timed.serve(Split.of(a, warm=[b]), lambda: timed.answers(b)))
         seconds["weights"].append(timed.serve(_shares(a, 90, b, 10)))
         timed.serve(Split.of(b, warm=[a]))
         seconds["rollback"].append(timed.serve(Split.of(a, warm=[b]), lambda: timed.is_live(a)))
         timed.serve(Split.of(a))
-    peer = _Timed(slow, store, timed.fence)
+    peer, b = _Timed(slow, store, timed.fence), candidates[ROUNDS]
     theirs = {"candidate": peer.serve(Split.of(a, warm=[b]), lambda: peer.answers(b))}
     theirs["weights"] = peer.serve(_shares(a, 90, b, 10))
     theirs["rollback"] = peer.serve(Split.of(a, warm=[b]), lambda: peer.is_live(a))
