@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def _measured(serving: SeldonServing, store: Store, folder: Path) -> Iterator[Be
     slow = serving.model_copy(update={"container": {"readinessProbe": SELDONS}})
     seconds: dict[str, list[float]] = {"candidate": [], "weights": [], "rollback": []}
     for b in candidates[:ROUNDS]:  # one that was removed just now would wait for its own pods to go
-        seconds["candidate"].append(timed.serve(Split.of(a, warm=[b]), lambda: timed.answers(b)))
+        seconds["candidate"].append(timed.serve(Split.of(a, warm=[b]), partial(timed.answers, b)))
         seconds["weights"].append(timed.serve(_shares(a, 90, b, 10)))
         timed.serve(Split.of(b, warm=[a]))
         seconds["rollback"].append(timed.serve(Split.of(a, warm=[b]), lambda: timed.is_live(a)))
