@@ -119,12 +119,6 @@ class Observed(Value):
             (arm in mine and self.ready.get(arm.release, 0) > 0) or arm.role == "warm" for arm in wanted
         )
 
-    @property
-    def standing(self) -> Split:
-        """The routes without the warm arms that do not answer."""
-        arms = (arm for arm in self.routes.arms if arm.role != "warm" or self.ready.get(arm.release, 0) > 0)
-        return Split(arms=tuple(arms))
-
     def __str__(self) -> str:
         dead = [short(release) for release in self.routes.releases if not self.ready.get(release)]
         return f"{self.routes}" + (f" (no answer from {', '.join(dead)})" if dead else "")

@@ -202,7 +202,7 @@ def _record(
     detail: str = "",
 ) -> Entry:
     body = Seen(
-        split=(seen.standing if verdict == "undone" else seen.routes) if seen else None,
+        split=seen.routes if seen else None,
         ready=seen.ready if seen else {},
         fence=fence,
         verdict=verdict,
