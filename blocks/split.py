@@ -86,6 +86,11 @@ class Split(Value):
         """The arms that answer requests."""
         return tuple(arm for arm in self.arms if arm.role == "live")
 
+    def is_left_of(self, before: Split) -> bool:
+        """Whether it is `before`, but for warm arms that did not outlive it."""
+        gone = set(before.arms) - set(self.arms)
+        return set(self.arms) <= set(before.arms) and all(arm.role == "warm" for arm in gone)
+
     def __str__(self) -> str:
         return ", ".join(map(str, self.arms)) or "nothing"
 
@@ -114,10 +119,8 @@ class Observed(Value):
 
     def serves(self, split: Split) -> bool:
         """Whether clients are served as in `split`, though a warm arm of it may be gone, or not answer."""
-        mine, wanted = set(self.routes.arms), set(split.arms)
-        return mine <= wanted and all(
-            (arm in mine and self.ready.get(arm.release, 0) > 0) or arm.role == "warm" for arm in wanted
-        )
+        needed = (arm.release for arm in split.arms if arm.role != "warm")
+        return self.routes.is_left_of(split) and all(self.ready.get(release, 0) > 0 for release in needed)
 
     def __str__(self) -> str:
         dead = [short(release) for release in self.routes.releases if not self.ready.get(release)]

@@ -307,7 +307,7 @@ def _seen(service: Service, entry: Entry, body: Seen) -> Service:
     _need(entry.closes == asked.seq, f"it closes {entry.closes}, but {asked.seq} is open")
     wanted = asked.body.after if body.verdict == "applied" else asked.body.before
     served = body.split
-    if served is None or (served != wanted and not (body.verdict == "undone" and _is_left_of(served, wanted))):
+    if served is None or (served != wanted and not (body.verdict == "undone" and served.is_left_of(wanted))):
         raise _BrokenRule(f"{body.verdict} means that {wanted} is served, not {served}")
     return replace(
         service,
@@ -317,12 +317,6 @@ def _seen(service: Service, entry: Entry, body: Seen) -> Service:
         changes=(*service.changes, Change(asked, entry, body.verdict, served)),
         past=_pile(service.past, served, service.rollout, rolled_back=_rolled_back(asked.body, body)),
     )
-
-
-def _is_left_of(served: Split, before: Split) -> bool:
-    """Whether it is what was there before, but for warm arms that did not outlive what was undone."""
-    gone = set(before.arms) - set(served.arms)
-    return set(served.arms) <= set(before.arms) and all(arm.role == "warm" for arm in gone)
 
 
 def _rolled_back(asked: Asked, seen: Seen) -> bool:
