@@ -109,7 +109,7 @@ class Cluster:
     """
 
     def __init__(self, api: ApiClient, namespace: str, patience: float) -> None:
-        self._api, self.namespace, self._patience = api, namespace, patience
+        self._api, self.namespace, self.patience = api, namespace, patience
 
     @classmethod
     @asynccontextmanager
@@ -166,7 +166,7 @@ class Cluster:
         query = {"container": container, "previous": str(previous).lower(), "tailLines": str(lines)}
         try:
             return str(await self._call("GET", f"{self._path('pods', pod)}/log", query, text=True))
-        except (MlopsError, KeyError):
+        except MlopsError:
             return ""
 
     def _path(self, kind: Kind, name: str = "") -> str:
@@ -179,7 +179,7 @@ class Cluster:
         """Read; a server that is being restarted is asked again."""
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(TargetUnreachable),
-            stop=stop_after_delay(self._patience),
+            stop=stop_after_delay(self.patience),
             wait=wait_fixed(0.2),
             reraise=True,
         ):

@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Protocol
 
 from filelock import FileLock
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_fixed
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from prefect_mlops.blocks import _seldon_manifest as manifests
 from prefect_mlops.blocks._kubernetes import MANAGER, Cluster, Json, Owned, Stale
 from prefect_mlops.blocks._supervisor import write_atomically
 from prefect_mlops.blocks.errors import FenceTooLow, TargetUnreachable
-
-TRIES = 20
 
 
 class Desk(Protocol):
@@ -77,7 +75,7 @@ class ClusterDesk:
 
     async def write(self, predictors: list[Json]) -> None:
         """See `Desk`."""
-        async for attempt in _guarded():
+        async for attempt in _guarded(self._cluster.patience):
             with attempt:
                 seen = await self._read()
                 await self.check(seen)
@@ -85,7 +83,7 @@ class ClusterDesk:
 
     async def delete(self) -> None:
         """See `Desk`."""
-        async for attempt in _guarded():
+        async for attempt in _guarded(self._cluster.patience):
             with attempt:
                 seen = await self._read()
                 await self.check(seen)
@@ -178,11 +176,11 @@ def _refuse_lower(service: str, fence: int, highest: int | None) -> None:
         raise FenceTooLow(service, fence, highest)
 
 
-def _guarded() -> AsyncRetrying:
+def _guarded(patience: float) -> AsyncRetrying:
     """Once more as long as somebody, such as Seldon's operator, wrote in between, or nobody answered."""
     return AsyncRetrying(
         retry=retry_if_exception_type((Stale, TargetUnreachable)),
-        stop=stop_after_attempt(TRIES),
+        stop=stop_after_delay(patience),
         wait=wait_fixed(0.1),
         reraise=True,
     )
