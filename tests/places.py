@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import httpx
 import psutil
 import pytest
 from prefect.logging.handlers import APILogHandler
 
 from prefect_mlops.blocks import Answers, Environment, Floor, LocalServing, Split
+from prefect_mlops.blocks._wait import wait_until
 from prefect_mlops.blocks.entry import Released
 from prefect_mlops.blocks.log import Draft
 from prefect_mlops.deployments import cli
@@ -72,6 +74,20 @@ def run(home: Path, *words: str, **options: Any) -> Said:
     process = start(home, *words, **options)
     out, err = process.communicate(timeout=280)
     return Said(process.returncode, out, err)
+
+
+def api(place: Place, path: str, method: str = "POST", /, **body: Any) -> Any:
+    """Ask the server; one on SQLite that says 503 wants to be asked again, as Prefect's own client does."""
+    answers: list[httpx.Response] = []
+    url, content = f"{place.prefect_url}/api/{path}", body if method != "GET" else None
+
+    def answered() -> bool:
+        answers.append(httpx.request(method, url, json=content, timeout=60))
+        return answers[-1].status_code != 503
+
+    assert wait_until(answered, seconds=60, pause=1)
+    answer = answers[-1].raise_for_status()
+    return answer.json() if answer.content else None
 
 
 def processes_of(home: Path) -> list[psutil.Process]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
-import httpx
 import pandas as pd
 import pytest
 from prefect import flow
@@ -29,6 +28,7 @@ from prefect_mlops.tasks import _taking as taking
 from prefect_mlops.tasks import register_model
 from prefect_mlops.tasks.announcing import BRANCH_MOVED
 from prefect_mlops.tasks.traffic import open_log
+from tests.places import api
 
 NAME, SERVICE = "arrivals", "arriving"
 SUITE = RECIPE.expectations
@@ -288,7 +288,7 @@ def test_what_comes_while_training_is_told_of_at_its_end(
     told = {"event": {"name": [BRANCH_MOVED]}, "resource": {"labels": {"prefect-mlops.branch": "busy"}}}
 
     def moves() -> set[int]:
-        found = httpx.post(f"{place.prefect_url}/api/events/filter", json={"filter": told}, timeout=30).json()
+        found = api(place, "events/filter", filter=told)
         return {event["payload"]["move"] for event in found["events"]}
 
     assert wait_until(lambda: moves() == {0, 1}, seconds=30, pause=0.2)

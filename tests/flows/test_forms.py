@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from prefect_mlops.deployments.local.place import Place
+from tests.places import api
 
 FLOWS = (
     "release_model",
@@ -20,8 +21,7 @@ FLOWS = (
 
 
 def deployment(place: Place, flow: str) -> dict[str, Any]:
-    found = httpx.post(f"{place.prefect_url}/api/deployments/filter", json={}).raise_for_status().json()
-    return next(one for one in found if one["entrypoint"].endswith(f".{flow}"))
+    return next(one for one in api(place, "deployments/filter") if one["entrypoint"].endswith(f".{flow}"))
 
 
 def form(place: Place, flow: str) -> dict[str, Any]:

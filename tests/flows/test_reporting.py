@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from prefect.utilities.callables import parameter_schema
 
@@ -22,7 +21,7 @@ from prefect_mlops.flows._pages.lineage import Step, began, drawing
 from prefect_mlops.flows._pages.release import history, release_page
 from prefect_mlops.flows.creditco import TARGET, census
 from prefect_mlops.tasks import shift_traffic
-from tests.places import EASY
+from tests.places import EASY, api
 from tests.tasks.moving.doubles import Gateway, MemoryTarget, memory_place
 
 SERVICE = "credit"
@@ -195,7 +194,7 @@ def test_nothing_shown_can_fail_what_was_done(caplog: pytest.LogCaptureFixture) 
 
 
 def asked(place: Place, what: str, **filters: Any) -> list[dict[str, Any]]:
-    return httpx.post(f"{place.prefect_url}/api/{what}/filter", json=filters, timeout=30).raise_for_status().json()
+    return api(place, f"{what}/filter", **filters)
 
 
 @pytest.mark.slow

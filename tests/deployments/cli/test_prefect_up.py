@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 
 from prefect_mlops.blocks._wait import wait_until
 from prefect_mlops.deployments.local._prefect import SERVER
 from prefect_mlops.deployments.local.place import Place
-from tests.places import SERVICE, run, say, start
+from tests.places import SERVICE, api, run, say, start
 
 
 def live(place: Place) -> list[str]:
@@ -21,7 +20,7 @@ def live(place: Place) -> list[str]:
 
 
 def flow_run(place: Place, run_id: str) -> dict[str, Any]:
-    return httpx.get(f"{place.prefect_url}/api/flow_runs/{run_id}").raise_for_status().json()
+    return api(place, f"flow_runs/{run_id}", "GET")
 
 
 def test_a_rollback_is_a_run_that_is_found_by_its_tags(place: Place) -> None:
@@ -98,7 +97,7 @@ def test_prefect_dies_in_the_middle_of_a_rollback(place: Place, moment: str) -> 
 
 def _is_running(place: Place, flow: str) -> bool:
     wanted = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}, "flows": {"name": {"any_": [flow]}}}
-    return bool(httpx.post(f"{place.prefect_url}/api/flow_runs/filter", json=wanted).json())
+    return bool(api(place, "flow_runs/filter", **wanted))
 
 
 @pytest.mark.slow

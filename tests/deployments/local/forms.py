@@ -4,24 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx
 import psutil
 
 from prefect_mlops.blocks._wait import wait_until
 from prefect_mlops.deployments.local.place import Place
-from tests.places import processes_of
-
-
-def api(place: Place, path: str, **body: Any) -> Any:
-    """Ask the server; one on SQLite that says 503 wants to be asked again, as Prefect's own client does."""
-    answers: list[httpx.Response] = []
-
-    def answered() -> bool:
-        answers.append(httpx.post(f"{place.prefect_url}/api/{path}", json=body, timeout=60))
-        return answers[-1].status_code != 503
-
-    assert wait_until(answered, seconds=60, pause=1)
-    return answers[-1].raise_for_status().json()
+from tests.places import api, processes_of
 
 
 def submit(place: Place, flow: str, **parameters: Any) -> str:
@@ -35,7 +22,7 @@ def submit(place: Place, flow: str, **parameters: Any) -> str:
 
 
 def run(place: Place, run_id: str) -> dict[str, Any]:
-    return httpx.get(f"{place.prefect_url}/api/flow_runs/{run_id}", timeout=30).raise_for_status().json()
+    return api(place, f"flow_runs/{run_id}", "GET")
 
 
 def ended(place: Place, run_id: str) -> str:

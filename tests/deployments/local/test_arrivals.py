@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from prefect_mlops.blocks import verify
@@ -17,8 +16,8 @@ from prefect_mlops.blocks.entry import Entry, Released, Taken
 from prefect_mlops.deployments.local.place import Place
 from prefect_mlops.flows import ingest_data
 from prefect_mlops.flows.creditco import census
-from tests.deployments.local.forms import api, ended, processes_of_run, run, submit
-from tests.places import SERVICE
+from tests.deployments.local.forms import ended, processes_of_run, run, submit
+from tests.places import SERVICE, api
 
 pytestmark = pytest.mark.slow
 AUTOMATION = "prefect-mlops data arrived"
@@ -67,12 +66,11 @@ def deployment(place: Place, flow: str) -> dict[str, Any]:
 def no_event(place: Place) -> Iterator[None]:
     """Nobody listens when a branch moves."""
     found = next(one for one in api(place, "automations/filter") if one["name"] == AUTOMATION)
-    url = f"{place.prefect_url}/api/automations/{found['id']}"
-    httpx.patch(url, json={"enabled": False}, timeout=30).raise_for_status()
+    api(place, f"automations/{found['id']}", "PATCH", enabled=False)
     try:
         yield
     finally:
-        httpx.patch(url, json={"enabled": True}, timeout=30).raise_for_status()
+        api(place, f"automations/{found['id']}", "PATCH", enabled=True)
 
 
 def test_ten_commits_on_staging_and_one_move_of_main_start_exactly_one_training(working: Place, tmp_path: Path) -> None:
@@ -126,8 +124,7 @@ def test_an_event_that_is_lost_loses_nothing(working: Place, tmp_path: Path) -> 
         found = deployment(working, "train_candidate")
         [schedule] = found["schedules"]
         assert schedule["schedule"]["interval"] == 300
-        url = f"{working.prefect_url}/api/deployments/{found['id']}/schedules/{schedule['id']}"
-        httpx.patch(url, json={"schedule": {"interval": 20}}, timeout=30).raise_for_status()
+        api(working, f"deployments/{found['id']}/schedules/{schedule['id']}", "PATCH", schedule={"interval": 20})
         assert wait_until(lambda: len(taken(working)) > before, seconds=120, pause=0.5)
     newest = taken(working)[-1]
     assert newest.run is not None

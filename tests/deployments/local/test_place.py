@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 from prefect.client.orchestration import get_client
@@ -26,7 +25,7 @@ from prefect_mlops.blocks.errors import Invalid
 from prefect_mlops.deployments.local._prefect import SERVER, WORKER
 from prefect_mlops.deployments.local.place import STAMP, Place
 from prefect_mlops.flows.creditco import RECIPE
-from tests.places import SERVICE, a_place, start
+from tests.places import SERVICE, a_place, api, start
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -48,7 +47,7 @@ AUTOMATIONS = [
 
 def found(place: Place, what: str) -> list[dict[str, Any]]:
     """Every deployment, automation or such on the place's server."""
-    return httpx.post(f"{place.prefect_url}/api/{what}/filter", json={}).raise_for_status().json()
+    return api(place, f"{what}/filter")
 
 
 def names(place: Place, what: str) -> list[str]:
@@ -81,9 +80,8 @@ def test_a_second_up_is_quick_and_changes_nothing(place: Place) -> None:
 
 
 def test_repair_brings_back_what_was_deleted_and_keeps_what_people_set(place: Place) -> None:
-    api = f"{place.prefect_url}/api"
     victim = next(one for one in found(place, "deployments") if "reconcile" in one["entrypoint"])
-    httpx.delete(f"{api}/deployments/{victim['id']}").raise_for_status()
+    api(place, f"deployments/{victim['id']}", "DELETE")
     with place.settings():
         Environment.find("local").model_copy(update={"warm_minutes": 7}).save("local", overwrite=True)
         place.up(worker=False, repair=True)

@@ -15,8 +15,8 @@ import pytest
 from prefect_mlops.blocks._wait import wait_until
 from prefect_mlops.deployments.local.place import Place
 from prefect_mlops.flows.creditco import census
-from tests.deployments.local.forms import api, ended, processes_of_run, run, submit
-from tests.places import EASY, SERVICE, a_place, processes_of, say, two_releases
+from tests.deployments.local.forms import ended, processes_of_run, run, submit
+from tests.places import EASY, SERVICE, a_place, api, processes_of, say, two_releases
 
 pytestmark = pytest.mark.slow
 
