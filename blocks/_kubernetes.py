@@ -234,7 +234,7 @@ class Cluster:
             return Owned(managers, message) if managers else Stale(message)
         if "failed calling webhook" in message:
             return TargetUnreachable("the webhook of an operator, such as Seldon's", message)
-        if "not declared in schema" in message:  # of a server-side apply, which says so with status 500
+        if "failed to create typed patch object" in message:  # a field that is wrong; it comes with status 500
             return Refused(f"{what}: {message}")
         if error.status == 429 or error.status >= 500:
             return TargetUnreachable(self._name, message)

@@ -156,7 +156,7 @@ class Look:
             return "the cluster was not told of it"
         wanted, found = self._spec(name), self.deployments_of(name)
         if not found:
-            return "Seldon's operator made no Deployment for it; is the operator running?"
+            return f"Seldon's operator made no Deployment for it; {self._failure() or 'is the operator running?'}"
         for one in found:
             if _annotation(one, SPEC) != wanted:
                 return (
@@ -179,6 +179,11 @@ class Look:
         for pod in self._all_pods_of(name):
             if _annotation(pod, SPEC) == self._spec(name):  # else it is of what was asked for before
                 yield from _pod_troubles(pod)
+
+    def _failure(self) -> str:
+        """Why the operator gave up on the whole of it, in its words, which may be about another predictor."""
+        said = (self.manifest or {}).get("status") or {}
+        return f"it says: {said['description']}" if said.get("state") == "Failed" and said.get("description") else ""
 
     def _spec(self, name: str) -> str | None:
         return (self.predictors.get(name, {}).get("annotations") or {}).get(SPEC)

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from prefect_mlops.blocks import Release, SeldonServing, Split, Store
+from prefect_mlops.blocks.graph import Graph, keep_graph
 from tests.cluster.api import Cluster, Manifest
 from tests.cluster.pods import IMAGE
 
@@ -56,14 +57,15 @@ class Place:
         }  # fmt: skip
         return SeldonServing.model_validate(settings | fields)
 
-    def release(self, name: str, service: str = "credit") -> str:
-        """A release that is whole, and differs from others by its name alone."""
+    def release(self, name: str, service: str = "credit", graph: Graph | None = None) -> str:
+        """A release that is whole, and differs from others by its name, and the graph around its model."""
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "name").write_text(name)
             kept = self.store.add(Path(folder)).id
+            components = () if graph is None else (keep_graph(self.store, graph, Path(folder) / "graph"),)
         digests = dict.fromkeys(("data", "code", "runtime", "model"), kept)
         evidence = dict.fromkeys(("tests", "probes"), self.store.put(b"{}"))
-        return self.store.put_release(Release(service=service, **digests, **evidence))
+        return self.store.put_release(Release(service=service, components=components, **digests, **evidence))
 
     def apply(self, split: Split, behaviour: dict[str, Any] | None = None, **fields: Any) -> float:
         """Serve a split, and say how many seconds that took."""
