@@ -20,6 +20,7 @@ from prefect_mlops.flows._pages import comparison_page, in_words, lineage_page, 
 from prefect_mlops.flows._reporting import publish, say, showing
 from prefect_mlops.tasks import compare_predictions, probe_release, shift_traffic, watch_release
 from prefect_mlops.tasks._moving import take_over
+from prefect_mlops.tasks._runs import has_ended
 from prefect_mlops.tasks._showing import show_standing
 from prefect_mlops.tasks.probing import PROBED, WATCHED
 
@@ -84,7 +85,7 @@ class Rollout:
         Raises:
             ServiceBusy: If a run that may be alive is moving the service. Nothing was changed.
         """
-        taken = take_over(self.environment, self.log, self.service, at_once=False, reason="its run is dead")
+        taken = take_over(self.environment, self.log, self.service, reason="its run is dead", ended=has_ended)
         if taken is not None:
             say(f"finished what entry {taken.closes} had asked for: its run is dead")
 

@@ -17,6 +17,7 @@ from prefect_mlops.flows._pages import in_words, table
 from prefect_mlops.flows._reporting import publish, run_name, say, showing, shown_as, tag_run, tags
 from prefect_mlops.tasks import shift_traffic
 from prefect_mlops.tasks._moving import take_over
+from prefect_mlops.tasks._runs import has_ended
 from prefect_mlops.tasks._showing import show_standing
 from prefect_mlops.tasks.traffic import open_log
 
@@ -87,7 +88,8 @@ def _reconciled(
     environment: Environment, log: ReleaseLog, service: str, at_once: bool, shift: Callable[..., Entry]
 ) -> str:
     said: list[str] = []
-    if (taken := take_over(environment, log, service, at_once=at_once, reason="reconcile")) is not None:
+    taken = take_over(environment, log, service, reason="reconcile", at_once=at_once, ended=has_ended)
+    if taken is not None:
         now = log.state().service(service)
         said.append(f"finished what entry {taken.closes} had asked for: {in_words(now, now.split)} is served")
     known = log.state().service(service)

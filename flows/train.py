@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Any
-from uuid import UUID
+from typing import Annotated
 
-import httpx
 from prefect import flow
-from prefect.client.orchestration import get_client
-from prefect.client.schemas import State
-from prefect.exceptions import ObjectNotFound
 from pydantic import Field
 
 from prefect_mlops.blocks import Entry, Environment, Recipe, ReleaseLog, Run
@@ -25,6 +20,7 @@ from prefect_mlops.flows._reporting import publish, run_name, say, showing, show
 from prefect_mlops.flows._rollout import show_lineage
 from prefect_mlops.tasks import Candidate, register_model
 from prefect_mlops.tasks import _taking as taking
+from prefect_mlops.tasks._runs import state_of
 from prefect_mlops.tasks._showing import show_standing
 from prefect_mlops.tasks.announcing import announce
 from prefect_mlops.tasks.traffic import open_log
@@ -190,12 +186,3 @@ def fate(run: Run) -> taking.Fate:
     if state is not None and (state.is_cancelling() or state.is_cancelled()):
         return "cancelled"
     return "ended" if state is not None and state.is_final() else "unknown"
-
-
-def state_of(run: Run) -> State[Any] | None:
-    """How a run stands in Prefect; None where Prefect does not know it or does not answer."""
-    try:
-        with get_client(sync_client=True) as client:
-            return client.read_flow_run(UUID(run.id)).state
-    except (ObjectNotFound, httpx.HTTPError, ValueError):
-        return None

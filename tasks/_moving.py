@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from prefect_mlops.blocks._canonical import digest
-from prefect_mlops.blocks.entry import Asked, Entry, Move, Seen, Takeover, Time, Verdict
+from prefect_mlops.blocks.entry import Asked, Entry, Move, Run, Seen, Takeover, Time, Verdict
 from prefect_mlops.blocks.environment import Environment
 from prefect_mlops.blocks.errors import (
     FenceTooLow,
@@ -57,10 +58,24 @@ class Plan:
     evidence: tuple[str, ...] = ()
 
 
-def move(environment: Environment, log: ReleaseLog, service: str, plan: Plan) -> Entry:
+def move(
+    environment: Environment,
+    log: ReleaseLog,
+    service: str,
+    plan: Plan,
+    *,
+    ended: Callable[[Run], bool] = lambda _: False,
+) -> Entry:
     """Carry out `plan` and return the entry that records what is then served.
 
     What a dead run left open is finished first.
+
+    Args:
+        environment: Where the service is.
+        log: Its log, written on behalf of whoever wants the change.
+        service: Name of the service.
+        plan: What is wanted.
+        ended: Whether another run is known to be over, a hint.
 
     Raises:
         TargetRefused: If the target cannot do it. Nothing was changed or written.
@@ -73,7 +88,8 @@ def move(environment: Environment, log: ReleaseLog, service: str, plan: Plan) ->
         raise TargetRefused(environment.serving, service, tuple(reasons))
     plan = _tenable(environment, service, plan)
     mine = _is_mine(log, log.state().service(service).driver)
-    take_over(environment, log, service, at_once=mine, reason="the same run tries again" if mine else "its run is dead")
+    reason = "the same run tries again" if mine else "its run is dead"
+    take_over(environment, log, service, reason=reason, at_once=mine, ended=ended)
     policy = _kept_policy(environment)
     deadline = _deadline(environment, log)
     done: list[Entry] = []
@@ -227,7 +243,15 @@ def _record(
     return entry
 
 
-def take_over(environment: Environment, log: ReleaseLog, service: str, *, at_once: bool, reason: str) -> Entry | None:
+def take_over(
+    environment: Environment,
+    log: ReleaseLog,
+    service: str,
+    *,
+    reason: str,
+    at_once: bool = False,
+    ended: Callable[[Run], bool] = lambda _: False,
+) -> Entry | None:
     """Finish what another run left open, and return the entry that records it; None if nothing was.
 
     What it asked for is kept if it is served already, and for a rollback in any case; else what
@@ -235,7 +259,12 @@ def take_over(environment: Environment, log: ReleaseLog, service: str, *, at_onc
     on, the target refuses it.
 
     Args:
+        environment: Where the service is.
+        log: Its log, written on behalf of whoever takes over.
+        service: Name of the service.
+        reason: Why, kept in the log.
         at_once: Also take over from a run that may well be alive.
+        ended: Whether another run is known to be over, a hint.
 
     Raises:
         ServiceBusy: If that run may be alive and `at_once` is not set.
@@ -248,7 +277,7 @@ def take_over(environment: Environment, log: ReleaseLog, service: str, *, at_onc
         known = state.service(service)
         if known.asked is None:
             return None
-        if not at_once and _may_live(log, known):
+        if not at_once and _may_live(log, known, ended):
             _refuse_open(known)
         body = Takeover(of=known.asked.seq, deadline=deadline)
         return Draft(body, (service,), rollout=known.asked.rollout, reason=reason)
@@ -288,12 +317,14 @@ def _is_served(environment: Environment, service: str, split: Split) -> bool:
         return False
 
 
-def _may_live(log: ReleaseLog, known: Service) -> bool:
+def _may_live(log: ReleaseLog, known: Service, ended: Callable[[Run], bool]) -> bool:
     """Whether whoever drives the service may still be at it: a hint when to look, safety never rests on it."""
     driver = known.driver
     if driver is None or not isinstance(driver.body, (Asked, Takeover)):
         return False
-    return not is_gone(driver.writer) and driver.body.deadline > moment(log.clock())
+    if is_gone(driver.writer) or driver.body.deadline <= moment(log.clock()):
+        return False
+    return driver.run is None or not ended(driver.run)
 
 
 def _deadline(environment: Environment, log: ReleaseLog) -> Time:

@@ -7,21 +7,14 @@ from typing import Literal
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.runtime import flow_run
 
-from prefect_mlops.blocks.entry import Actor, Entry, Run
+from prefect_mlops.blocks.entry import Actor, Entry
 from prefect_mlops.blocks.environment import Environment
 from prefect_mlops.blocks.errors import is_transient
 from prefect_mlops.blocks.log import ReleaseLog
 from prefect_mlops.blocks.split import Split
 from prefect_mlops.tasks._moving import Plan, move
-
-
-def current_run() -> Run | None:
-    """The flow run that this code is running in, if any."""
-    if not flow_run.id:
-        return None
-    return Run(id=str(flow_run.id), name=str(flow_run.name), flow=str(flow_run.flow_name))
+from prefect_mlops.tasks._runs import current_run, has_ended
 
 
 def open_log(environment: Environment, actor: str = "") -> ReleaseLog:
@@ -93,4 +86,4 @@ def shift_traffic(
         if any(arm.role == "warm" for arm in split.arms)
         else None,
     )
-    return move(environment, open_log(environment, actor), service, plan)
+    return move(environment, open_log(environment, actor), service, plan, ended=has_ended)

@@ -247,9 +247,13 @@ class History:
             return
         self.attempt(writer, service, Plan(after=back, move="rollback"))
 
+    def guessed(self, run: Run) -> bool:
+        """Whether a run has ended, as often wrong as not."""
+        return self.choices.chance(500)
+
     def reconcile(self, writer: Writer, service: str) -> None:
         at_once = self.choices.chance(500)
-        self.keep(take_over(writer.place, writer.log, service, at_once=at_once, reason="reconcile"))
+        self.keep(take_over(writer.place, writer.log, service, reason="reconcile", at_once=at_once, ended=self.guessed))
         state = writer.log.state()
         if service in state.services and not writer.place.target.observe(service).shows(state.service(service).split):
             self.keep(reassert(writer.place, writer.log, service, "reconcile"))
@@ -291,7 +295,7 @@ class History:
         """Try as the task `shift_traffic` does: again only after what is transient."""
         for last in (False, False, True):
             try:
-                closed = move(writer.place, writer.log, service, plan)
+                closed = move(writer.place, writer.log, service, plan, ended=self.guessed)
             except SplitNotApplied:
                 self.must_be_recorded(writer, service)
                 raise

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from prefect_mlops.blocks import Environment
 from prefect_mlops.blocks.entry import Asked, Entry, Seen
 from prefect_mlops.blocks.errors import ServiceBusy, SplitNotApplied, StoreUnreachable, Superseded, TakenOver
 from prefect_mlops.blocks.log import ReleaseLog
@@ -38,16 +39,18 @@ class World:
 
     def move(self, name: str, plan: Plan, mishap: Step = no_mishap, log: ReleaseLog | None = None) -> Entry:
         log = log or self.process(name)
-        return move(memory_place(log.store, MemoryTarget(self.gateway, mishap)), log, "credit", plan)
+        return move(self.place(log, mishap), log, "credit", plan)
+
+    def place(self, log: ReleaseLog, mishap: Step = no_mishap) -> Environment:
+        return memory_place(log.store, MemoryTarget(self.gateway, mishap))
 
     def take_over(self, name: str, *, at_once: bool = True, log: ReleaseLog | None = None) -> Entry | None:
         log = log or self.process(name)
-        place = memory_place(log.store, MemoryTarget(self.gateway))
-        return take_over(place, log, "credit", at_once=at_once, reason="")
+        return take_over(self.place(log), log, "credit", at_once=at_once, reason="")
 
     def reassert(self, name: str) -> Entry:
         log = self.process(name)
-        return reassert(memory_place(log.store, MemoryTarget(self.gateway)), log, "credit", "")
+        return reassert(self.place(log), log, "credit", "")
 
     @property
     def kinds(self) -> list[str]:
@@ -200,6 +203,17 @@ def test_a_lease_says_when_to_look(world: World) -> None:
     log.clock = later(world, 1)
     assert world.take_over("bert", at_once=False, log=log) is not None
     assert world.said == Split.of(V1)
+
+
+def test_a_run_that_is_known_to_be_over_is_not_waited_for(world: World) -> None:
+    with pytest.raises(Killed):
+        world.move("anna", Plan(after=Split.of(V2)), killed_at_apply)
+    log, plan = world.process("bert"), Plan(after=Split.of(V3))
+    with pytest.raises(ServiceBusy, match="run anna"):
+        move(world.place(log), log, "credit", plan, ended=lambda run: run.name != "anna")
+    move(world.place(log), log, "credit", plan, ended=lambda run: run.name == "anna")
+    assert world.said == world.served == Split.of(V3)
+    assert "takeover" in world.kinds
 
 
 def test_nothing_open_is_nothing_to_take_over(world: World) -> None:
