@@ -165,7 +165,7 @@ class TargetConflict(ServingError):
     def __str__(self) -> str:
         return (
             f"{self.target}: {self.service} was also changed by {', '.join(self.by)} ({self.what}), nothing was "
-            "overwritten; undo that change by the same means, then start this again"
+            "overwritten; undo that change by the same means or as docs/kubernetes.md says, then start this again"
         )
 
 

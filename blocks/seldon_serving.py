@@ -233,7 +233,9 @@ class SeldonServing(Block):
     async def _refusals(self, cluster: Cluster, service: str, split: Split, store: Store) -> list[str]:
         try:
             await self._change(cluster, service, split, 0, store).refusals()
-        except (Refused, Owned, Invalid) as refused:
+        except Owned as owned:
+            return [str(self._conflict(service, owned))]
+        except (Refused, Invalid) as refused:
             return [str(refused)]
         return []
 
@@ -247,7 +249,10 @@ class SeldonServing(Block):
         except Refused as refused:
             raise TargetRefused(self._name, service, (str(refused),)) from refused
         except Owned as owned:
-            raise TargetConflict(self._name, service, owned.managers, owned.message) from owned
+            raise self._conflict(service, owned) from owned
+
+    def _conflict(self, service: str, owned: Owned) -> TargetConflict:
+        return TargetConflict(self._name, service, owned.managers, owned.message)
 
     def _change(self, cluster: Cluster, service: str, split: Split, fence: int, store: Store) -> Change:
         desk: Desk = ClusterDesk(cluster, service, fence)
