@@ -13,9 +13,10 @@ from tests.cluster.api import Cluster
 from tests.cluster.ingress import Ingress, running
 from tests.cluster.node import Node
 from tests.cluster.ours import loaded
+from tests.cluster.page import Page
 from tests.cluster.pods import a_namespace
 from tests.cluster.production import Production
-from tests.cluster.team import Team, a_team
+from tests.cluster.team import IMAGE, Team, a_team
 
 
 @pytest.fixture(scope="session")
@@ -65,18 +66,27 @@ def flows_image() -> str:
 
 
 @pytest.fixture(scope="session")
-def team(node: Node, cluster: Cluster, flows_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
-    """A team's parts in a namespace of their own: on PostgreSQL, with a bucket."""
-    with a_team(cluster, flows_image, tmp_path_factory.mktemp("team")) as found:
+def page(
+    node: Node, ingress: Ingress, flows_image: str, serving_image: str, tmp_path_factory: pytest.TempPathFactory
+) -> Page:
+    """The documentation's page, to be followed with what the node has."""
+    words = {IMAGE: flows_image, "registry.example/team/prefect-mlops-serving@sha256:…": serving_image}
+    return Page(
+        node, tmp_path_factory.mktemp("team"), words | {"http://istio-ingressgateway.istio-system": ingress.url}
+    )
+
+
+@pytest.fixture(scope="session")
+def team(cluster: Cluster, page: Page) -> Iterator[Team]:
+    """A team's parts in the namespace of the page: on PostgreSQL, with a bucket."""
+    with a_team(cluster, page) as found:
         yield found
 
 
 @pytest.fixture(scope="session")
-def production(
-    team: Team, ingress: Ingress, serving_image: str, tmp_path_factory: pytest.TempPathFactory
-) -> Production:
+def production(team: Team, ingress: Ingress, tmp_path_factory: pytest.TempPathFactory) -> Production:
     """A production environment of that team, in which nothing was released yet."""
-    return Production.made(team, ingress.url, serving_image, tmp_path_factory.mktemp("production"))
+    return Production.made(team, ingress.url, tmp_path_factory.mktemp("production"))
 
 
 @pytest.fixture

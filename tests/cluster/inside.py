@@ -47,6 +47,7 @@ def _bring_up(node: Node) -> None:
     borrow(node.home)
     _network()
     settings.write(node.home)
+    run("mount", "--bind", node.home / "resolv.conf", Path("/etc/resolv.conf").resolve())
     for name in ("etcd", "apiserver", "containerd"):
         node.start(name)
     node.wait_for_api()

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from prefect.blocks.core import Block
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 
-from prefect_mlops.blocks import Environment, ModelRegistry, SeldonServing
+from prefect_mlops.blocks import Environment, SeldonServing
 from prefect_mlops.flows.creditco import RECIPE, TARGET, census
 from prefect_mlops.tasks import snapshot_data
 from tests.cluster.api import Manifest
@@ -25,7 +26,13 @@ SERVICE = RECIPE.name
 SECONDS = float(os.environ.get("RUN_SECONDS", "240"))
 SMALL = {"cpu": "50m"}
 """What a Job asks for on a node of two CPUs that has much else to do."""
-POLICY: dict[str, Any] = {"watch_seconds": 1, "shadow_requests": 100, "shadow_seconds": 120, "warm_minutes": 30}
+POLICY: dict[str, Any] = {
+    "approval": False,
+    "watch_seconds": 1,
+    "shadow_requests": 100,
+    "shadow_seconds": 120,
+    "warm_minutes": 30,
+}
 """The same rules as an environment on one machine would have."""
 
 
@@ -38,19 +45,10 @@ class Production:
     folder: Path
 
     @classmethod
-    def made(cls, team: Team, gateway: str, image: str, folder: Path) -> Production:
-        """Save its blocks; those of the store are there."""
-        SeldonServing(
-            namespace=team.namespace, gateway=gateway, image=image, secret="mlops-run", cpu="10m", memory="512Mi",
-            drain_seconds=3, pull_policy="IfNotPresent",
-        ).save(NAME, overwrite=True)  # fmt: skip
-        ModelRegistry(tracking_uri=team.url("mlflow", 5000)).save(NAME, overwrite=True)
-        blocks = {
-            "store": f"mlops-store/{NAME}",
-            "serving": f"seldon-serving/{NAME}",
-            "registry": f"model-registry/{NAME}",
-        }
-        Environment(name=NAME, **blocks, **POLICY).save(NAME, overwrite=True)
+    def made(cls, team: Team, gateway: str, folder: Path) -> Production:
+        """Give what the page saved the size of a node of two CPUs, and a policy that asks nobody."""
+        _change(SeldonServing, replicas=1, cpu="10m", memory="512Mi", drain_seconds=3)
+        _change(Environment, **POLICY)
         return cls(team, gateway, folder)
 
     @property
@@ -103,6 +101,10 @@ class Production:
     def url(self) -> str:
         """Where clients ask."""
         return f"{self.gateway}/seldon/{self.team.namespace}/{SERVICE}"
+
+
+def _change(kind: type[Block], **fields: Any) -> None:
+    cast(Block, kind.load(NAME)).model_copy(update=fields).save(NAME, overwrite=True)
 
 
 def question() -> bytes:

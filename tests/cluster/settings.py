@@ -30,6 +30,7 @@ def write(home: Path) -> None:
     _document(home / "cni" / "10-pods.conflist", _pod_network(home))
     (home / "containerd.toml").write_text(_containerd(home))
     (home / "Corefile").write_text(_names(home))
+    (home / "resolv.conf").write_text(_asked_like_a_pod())
     _document(home / "kubelet.yaml", _kubelet(home))
     _document(home / "proxy.yaml", _proxy(home))
 
@@ -89,6 +90,11 @@ state = '{home}/containerd-state'
 def _names(home: Path) -> str:
     """The cluster's own names; there is nobody to ask for any other."""
     return f".:53 {{\n bind {NODE_IP}\n errors\n kubernetes cluster.local {{\n  kubeconfig {home}/kubeconfig\n }}\n}}\n"
+
+
+def _asked_like_a_pod() -> str:
+    """Beside the node a Service has the name that it has in other namespaces' pods."""
+    return f"nameserver {NODE_IP}\nsearch svc.cluster.local cluster.local\noptions ndots:5\n"
 
 
 def _kubelet(home: Path) -> dict[str, Any]:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
-import subprocess
-import sys
-from collections.abc import Generator, Iterator
+import shutil
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
+from prefect.client.orchestration import get_client
 from prefect.logging.handlers import APILogHandler
 from prefect.settings import (
     PREFECT_API_AUTH_STRING,
@@ -24,49 +21,31 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from prefect_mlops.blocks import Environment, Store
 from tests.blocks.store.servers import ACCESS, BUCKET, SECRET, s3_server
-from tests.cluster.api import Cluster, Manifest, wait_for
-from tests.cluster.pods import a_namespace
+from tests.cluster.api import Cluster, Manifest
+from tests.cluster.page import Page
 from tests.cluster.postgres import postgres
 from tests.cluster.settings import NODE_IP
 
-FOLDER = resources.files("prefect_mlops.deployments.kubernetes")
+NAMESPACE = "mlops"
 AUTH = "team:only-for-tests"
+IMAGE = "registry.example/team/flows@sha256:…"
+"""What the page calls the image of flows."""
 
 
 @dataclass(frozen=True)
 class Team:
-    """What a team has in one namespace."""
+    """What a team has in one namespace, by following the page."""
 
     cluster: Cluster
     namespace: str
     image: str
-
-    def put(self, secrets: dict[str, dict[str, str]]) -> None:
-        """Apply the manifests with these Secrets; waits for all but the worker, which has no pool yet."""
-        for manifest in [*_secrets(secrets), *_parts()]:
-            self.cluster.apply(self._here(manifest))
-        for name in ("prefect-server", "mlflow"):
-            wait_for(lambda name=name: self._is_ready(name), f"{name} to be ready", seconds=180)
+    page: Page
 
     def url(self, service: str, port: int) -> str:
         """Where a Service is reached."""
         found = self.cluster.get(self._path(f"services/{service}"))
         return f"http://{found['spec']['clusterIP']}:{port}"
-
-    def deploy(self, folder: Path) -> None:
-        """Make the work pool and deploy the flows, by the commands that stand in prefect.yaml."""
-        template = json.loads(FOLDER.joinpath("job-template.json").read_text())
-        template["variables"]["properties"]["namespace"]["default"] = self.namespace
-        template["variables"]["properties"]["image"]["default"] = self.image
-        (folder / "job-template.json").write_text(json.dumps(template))
-        (folder / "prefect.yaml").write_text(FOLDER.joinpath("prefect.yaml").read_text())
-        create = ("work-pool", "create", "mlops", "--type", "kubernetes", "--overwrite")
-        self._prefect(folder, *create, "--base-job-template", "job-template.json")
-        self._prefect(folder, "--no-prompt", "deploy", "--all", "--prefect-file", "prefect.yaml")
-        self._prefect(folder, "deployment", "schedule", "pause", "--all")
-        wait_for(lambda: self._is_ready("prefect-worker"), "the worker to be ready", seconds=180)
 
     @contextmanager
     def settings(self) -> Generator[None]:
@@ -79,43 +58,8 @@ class Team:
         """The pods of a flow run."""
         return self.cluster.get(self._path("pods"), labelSelector=f"prefect.io/flow-run-id={run}")["items"]
 
-    def _prefect(self, folder: Path, *words: str) -> None:
-        told = {"PREFECT_API_URL": f"{self.url('prefect-server', 4200)}/api", "PREFECT_API_AUTH_STRING": AUTH}
-        command = [sys.executable, "-P", "-m", "prefect", *words]
-        env = os.environ | told | {"PREFECT_MLOPS_IMAGE": self.image}
-        done = subprocess.run(command, check=False, env=env, capture_output=True, text=True, cwd=folder)
-        assert done.returncode == 0, done.stdout + done.stderr
-
     def _path(self, plural: str) -> str:
         return f"/api/v1/namespaces/{self.namespace}/{plural}"
-
-    def _here(self, manifest: Manifest) -> Manifest:
-        """A manifest as kustomize would render it for this namespace and this image."""
-        moved: Manifest = {**manifest, "metadata": {**manifest["metadata"], "namespace": self.namespace}}
-        if moved["kind"] == "Deployment":
-            (container,) = moved["spec"]["template"]["spec"]["containers"]
-            container["image"] = self.image
-        return moved
-
-    def _is_ready(self, name: str) -> bool:
-        path = f"/apis/apps/v1/namespaces/{self.namespace}/deployments/{name}"
-        return self.cluster.get(path)["status"].get("availableReplicas", 0) == 1
-
-
-def _parts() -> Iterator[Manifest]:
-    for file in yaml.safe_load(FOLDER.joinpath("kustomization.yaml").read_text())["resources"]:
-        yield from (one for one in _documents(file) if one["kind"] != "Namespace")
-
-
-def _secrets(values: dict[str, dict[str, str]]) -> Iterator[Manifest]:
-    for template in _documents("secrets.template.yaml"):
-        given = values[template["metadata"]["name"]]
-        assert given.keys() >= template["stringData"].keys()
-        yield {**template, "stringData": given}
-
-
-def _documents(file: str) -> list[Any]:
-    return list(yaml.safe_load_all(FOLDER.joinpath(file).read_text()))
 
 
 def new_key() -> str:
@@ -124,25 +68,47 @@ def new_key() -> str:
 
 
 @contextmanager
-def a_team(cluster: Cluster, image: str, folder: Path) -> Generator[Team]:
-    """A team's parts in a namespace of their own, whose Prefect this process works with meanwhile."""
+def a_team(cluster: Cluster, page: Page) -> Generator[Team]:
+    """A team that follows the page up to its environment, whose Prefect this process works with meanwhile."""
     keys = {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET}
     with (
-        a_namespace(cluster) as namespace,
         postgres(NODE_IP, "prefect", "mlflow") as database,
-        s3_server(folder, host=NODE_IP) as s3,
+        s3_server(page.folder, host=NODE_IP) as s3,
         pytest.MonkeyPatch.context() as patch,
     ):
-        team = Team(cluster, namespace, image)
-        team.put(_values(database, keys, s3))
-        team.deploy(folder)
         for name, value in keys.items():
             patch.setenv(name, value)
+        page.words |= {"user:password": AUTH, "s3://models/mlops": f"s3://{BUCKET}/mlops", "https://s3.example": s3}
+        team = Team(cluster, NAMESPACE, page.words[IMAGE], page)
+        _fill_in(page, _values(database, keys, s3))
+        page.type("2. Prefect, MLflow, the worker")
         with team.settings():
-            Store(url=f"s3://{BUCKET}/mlops", endpoint=s3).save("production")
-            Environment(name="production", store="mlops-store/production", start_seconds=150).save("production")
+            _pause_schedules()
+            page.python("3. The environment")
             yield team
             APILogHandler().flush()  # else it would be tried for a minute after the server is gone
+
+
+def _fill_in(page: Page, secrets: dict[str, dict[str, str]]) -> None:
+    """Make the files that the page asks for, of copies of those that we give to teams."""
+    here = page.folder / "deployments" / "kubernetes"
+    with resources.as_file(resources.files("prefect_mlops.deployments.kubernetes")) as ours:
+        shutil.copytree(ours, here)
+    templates = list(yaml.safe_load_all((here / "secrets.template.yaml").read_text()))
+    assert all(secrets[one["metadata"]["name"]].keys() >= one["stringData"].keys() for one in templates)
+    filled = [{**one, "stringData": secrets[one["metadata"]["name"]]} for one in templates]
+    (page.folder / "secrets.yaml").write_text(yaml.safe_dump_all(filled))
+    names = yaml.safe_load((here / "kustomization.yaml").read_text())
+    name, _, tag = page.words[IMAGE].rpartition(":")
+    names["images"][0] |= {"newName": name, "newTag": tag}
+    (here / "kustomization.yaml").write_text(yaml.safe_dump(names))
+
+
+def _pause_schedules() -> None:
+    """Runs begin when a test says so; a node of two CPUs has no room for more."""
+    with get_client(sync_client=True) as client:
+        for deployment in client.read_deployments():
+            client.pause_deployment(deployment.id)
 
 
 def _values(database: str, keys: dict[str, str], s3: str) -> dict[str, dict[str, str]]:

@@ -129,8 +129,8 @@ def test_who_cancels_the_run_cancels_its_training(team: Team, snapshot: str) -> 
 
 def test_mlflow_keeps_what_it_is_shown(team: Team) -> None:
     client = MlflowClient(team.url("mlflow", 5000))
-    client.create_registered_model("credit")
-    assert [one.name for one in client.search_registered_models()] == ["credit"]
+    client.create_registered_model("anything")
+    assert "anything" in [one.name for one in client.search_registered_models()]
 
 
 def test_prefect_answers_only_who_knows_the_word(team: Team) -> None:

@@ -1,0 +1,68 @@
+"""docs/kubernetes.md word for word: what a team types there does what the page says it does."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from prefect_mlops.blocks._seldon_manifest import predictor_name
+from prefect_mlops.flows.creditco import census
+from tests.cluster.api import wait_for
+from tests.cluster.page import blocks, commands, sections
+from tests.cluster.production import SERVICE, Production, question
+from tests.cluster.team import NAMESPACE
+
+RELEASE, BY_HAND = "4. Release", "Undo a change by hand"
+COMMIT = "sha256:…"
+BODY = '{"jsonData": …}'
+
+
+def is_live(production: Production, name: str) -> bool:
+    release = production.environment.log().state().service(SERVICE).digest_of(name)
+    return production.live() == [name] and production.weights() == {predictor_name(release, shadow=False): 100}
+
+
+@pytest.mark.timeout(600)
+def test_a_release_a_rollback_and_a_question(production: Production) -> None:
+    """The rollback goes back to what was live before the release, so there is something."""
+    page = production.team.page
+    if not production.live():
+        production.release(70, reason="the first model")
+    [before] = production.live()
+    census(12_000, seed=71).to_csv(page.folder / "applications.csv", index=False)
+    commit = page.python(RELEASE).strip()
+    words = {COMMIT: commit, "GATEWAY": production.gateway.removeprefix("http://"), BODY: question().decode()}
+    said = page.type(RELEASE, **words)
+    assert is_live(production, before)
+    changes = production.environment.log().state().service(SERVICE).changes
+    assert [one.asked.reason for one in changes[-2:]] == ["the March data", "complaints"]
+    assert json.loads(said.splitlines()[-1])["data"]
+
+
+@pytest.mark.timeout(600)
+def test_what_was_changed_by_hand_is_taken_back(production: Production) -> None:
+    environment = production.environment
+    while len((split := environment.log().state().service(SERVICE).split).arms) < 2:
+        production.release(72, reason="something to change")
+    path = f"/apis/machinelearning.seldon.io/v1/namespaces/{NAMESPACE}/seldondeployments/{SERVICE}"
+    cluster, page = production.team.cluster, production.team.page
+    theirs = cluster.get(path)
+    for predictor, percent in zip(theirs["spec"]["predictors"], (60, 40), strict=True):
+        predictor["traffic"] = percent
+    cluster.client.put(path, json=theirs, params={"fieldManager": "kubectl-edit"}).raise_for_status()
+    [refused] = environment.target.refusals(SERVICE, split, environment.store_block)
+    assert "was also changed by kubectl-edit" in refused
+    page.python(BY_HAND)
+    page.type(BY_HAND)
+    assert environment.target.refusals(SERVICE, split, environment.store_block) == []
+    wait_for(lambda: environment.target.observe(SERVICE).shows(split), "what the log says", seconds=60)
+
+
+TYPED = {"2. Prefect, MLflow, the worker", RELEASE, BY_HAND}
+RUN = {"3. The environment", RELEASE, BY_HAND}
+
+
+def test_whatever_can_be_typed_is_typed() -> None:
+    assert {name for name in sections() if commands(name)} == {"1. Images"} | TYPED
+    assert {name for name in sections() if blocks(name, "python")} == RUN
