@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import NamedTuple
 
 from prefect_mlops.blocks import Actor, Entry, Environment, Release, Split
@@ -182,13 +182,13 @@ def _because(entry: Entry) -> str:
 
 def history(known: Service) -> str:
     """Who answered how much of the requests and why, newest first, as bars."""
-    spans = list(_spans(known))[-SHOWN_CHANGES:]
-    releases = list(dict.fromkeys(arm.release for span in spans for arm in span.split.arms))[-SHOWN_RELEASES:]
+    newest = list(_spans(known))[: -SHOWN_CHANGES - 1 : -1]
+    shown = sorted(_side_by_side(newest), key=lambda release: known.numbers.get(release, 0))
+    whole = takewhile(lambda span: all(arm.release in shown for arm in span.split.live), newest)
     rows = [
-        (_time(span.since), *(_bar(span.split, release) for release in releases), plain(span.reason))
-        for span in reversed(spans)
+        (_time(span.since), *(_bar(span.split, release) for release in shown), plain(span.reason)) for span in whole
     ]
-    return table(("since", *map(known.named, releases), "why"), rows) if rows else ""
+    return table(("since", *map(known.named, shown), "why"), rows) if rows else ""
 
 
 class Span(NamedTuple):
@@ -204,6 +204,14 @@ def _spans(known: Service) -> Iterator[Span]:
         same = list(changes)
         if live:
             yield Span(same[0].closed.time, same[-1].split, same[0].asked.reason)
+
+
+def _side_by_side(newest: list[Span]) -> list[str]:
+    """The releases that have a column, those that answered last: a row that lacks who answered would mislead."""
+    served = [arm.release for span in newest[:1] for arm in span.split.arms if arm.role != "warm"]
+    live = [arm.release for span in newest for arm in span.split.live]
+    others = [arm.release for span in newest for arm in span.split.arms]
+    return list(dict.fromkeys([*served, *live, *others]))[:SHOWN_RELEASES]
 
 
 def _bar(split: Split, release: str) -> str:

@@ -125,6 +125,16 @@ def test_who_answered_when_is_drawn_newest_first(house: House) -> None:
     ]
 
 
+def test_who_answers_after_a_long_way_back_has_a_column_and_no_row_lacks_who_answered(house: House) -> None:
+    first, _ = house.live(0.7, reason="first")
+    for number in range(2, 6):
+        house.live(0.7 + number / 100, reason=f"number {number}")
+    house.shift(Split.of(first), back=True, reason="all the way back")
+    drawn = rows(history(house.log.state().service(SERVICE)))
+    assert [row[-1] for row in drawn] == ["all the way back", "number 5", "number 4"]
+    assert [row.index("█████ 100\N{NO-BREAK SPACE}%") for row in drawn] == [1, 3, 2]
+
+
 def test_a_rollback_says_how_to_go_forward_again(house: House) -> None:
     first, _ = house.live(0.7)
     second, _ = house.live(0.8)
