@@ -36,7 +36,8 @@ def test_a_release_a_rollback_and_a_question(production: Production) -> None:
     said = page.type(RELEASE, **words)
     assert is_live(production, before)
     changes = production.environment.log().state().service(SERVICE).changes
-    assert [one.asked.reason for one in changes[-2:]] == ["the March data", "complaints"]
+    said_why = [(one.asked.reason, one.asked.actor.name) for one in changes[-2:]]
+    assert said_why == [("the March data", "ada"), ("complaints", "ada")]
     assert json.loads(said.splitlines()[-1])["data"]
 
 
