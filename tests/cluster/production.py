@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -14,10 +16,12 @@ from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 
-from prefect_mlops.blocks import Environment, SeldonServing
+from prefect_mlops.blocks import Environment, SeldonServing, Split
+from prefect_mlops.blocks.commit import Commit
 from prefect_mlops.flows.creditco import RECIPE, TARGET, census
 from prefect_mlops.tasks import snapshot_data
 from tests.cluster.api import Manifest
+from tests.cluster.serving import Clients
 from tests.cluster.team import Team
 from tests.places import EASY
 
@@ -56,16 +60,16 @@ class Production:
         """The environment, as a process beside the cluster drives it."""
         return Environment.find(NAME)
 
-    def commit(self, seed: int, rows: int = 1200) -> str:
-        """Data of its own, kept in the bucket; gives the commit's id."""
+    def commit(self, seed: int, rows: int = 1200) -> Commit:
+        """Data of its own, kept in the bucket."""
         path = self.folder / f"census-{seed}.csv"
         census(rows, seed=seed).to_csv(path, index=False)
-        return snapshot_data.fn(self.environment.store_block, path, SERVICE).id
+        return snapshot_data.fn(self.environment.store_block, path, SERVICE)
 
-    def run(self, flow: str, **parameters: Any) -> FlowRun:
-        """A flow run as a Job, to its end."""
+    def run(self, flow: str, seconds: float = SECONDS, **parameters: Any) -> FlowRun:
+        """A flow run as a Job, to its end, but for so many seconds at most."""
         done = run_deployment(
-            f"{flow}/{NAME}", parameters=parameters, job_variables=SMALL, timeout=SECONDS, poll_interval=0.5
+            f"{flow}/{NAME}", parameters=parameters, job_variables=SMALL, timeout=seconds, poll_interval=0.5
         )
         return cast(FlowRun, done)
 
@@ -75,10 +79,10 @@ class Production:
         with get_client(sync_client=True) as client:
             return "\n".join(log.message for log in client.read_logs(wanted, limit=200))
 
-    def release(self, seed: int, **parameters: Any) -> FlowRun:
-        """Release a model of data of its own."""
+    def release(self, commit: Commit, seconds: float = SECONDS, **parameters: Any) -> FlowRun:
+        """Release a model of the data of a commit."""
         recipe = EASY.model_dump(mode="json")
-        return self.run("release-model", recipe=recipe, data=self.commit(seed), environment=NAME, **parameters)
+        return self.run("release-model", seconds, recipe=recipe, data=commit.id, environment=NAME, **parameters)
 
     def routes(self) -> Manifest:
         """The first route of the VirtualService."""
@@ -96,6 +100,20 @@ class Production:
         """What the log says is live, as people call it."""
         known = self.environment.log().state().service(SERVICE)
         return [known.named(arm.release) for arm in known.split.live]
+
+    def shows(self, split: Split) -> bool:
+        """Whether just that is served."""
+        return self.environment.target.observe(SERVICE).shows(split)
+
+    @contextmanager
+    def clients(self, count: int = 2, pause: float = 0.005) -> Generator[Clients]:
+        """Clients that ask about one person until the end of the block."""
+        clients = Clients(self.url, pause, question())
+        clients.start(count)
+        try:
+            yield clients
+        finally:
+            clients.stop()
 
     @property
     def url(self) -> str:

@@ -28,7 +28,7 @@ def test_a_release_a_rollback_and_a_question(production: Production) -> None:
     """The rollback goes back to what was live before the release, so there is something."""
     page = production.team.page
     if not production.live():
-        production.release(70, reason="the first model")
+        production.release(production.commit(70), reason="the first model")
     [before] = production.live()
     census(12_000, seed=71).to_csv(page.folder / "applications.csv", index=False)
     commit = page.python(RELEASE).strip()
@@ -45,7 +45,7 @@ def test_a_release_a_rollback_and_a_question(production: Production) -> None:
 def test_what_was_changed_by_hand_is_taken_back(production: Production) -> None:
     environment = production.environment
     while len((split := environment.log().state().service(SERVICE).split).arms) < 2:
-        production.release(72, reason="something to change")
+        production.release(production.commit(72), reason="something to change")
     path = f"/apis/machinelearning.seldon.io/v1/namespaces/{NAMESPACE}/seldondeployments/{SERVICE}"
     cluster, page = production.team.cluster, production.team.page
     theirs = cluster.get(path)

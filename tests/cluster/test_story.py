@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -17,21 +16,11 @@ from prefect_mlops.flows.creditco import census
 from prefect_mlops.tasks import trace_prediction
 from prefect_mlops.tasks.tracing import NotRecorded, Trace
 from tests.cluster.api import wait_for
-from tests.cluster.production import NAME, POLICY, SERVICE, Production, question
+from tests.cluster.production import NAME, POLICY, SERVICE, Production
 from tests.cluster.serving import Clients
 from tests.places import EASY
 
 ENOUGH = 5_000
-
-
-@contextlib.contextmanager
-def asked(production: Production) -> Generator[Clients]:
-    clients = Clients(production.url, 0.005, question())
-    clients.start(2)
-    try:
-        yield clients
-    finally:
-        clients.stop()
 
 
 def answers_come_from(clients: Clients, release: str, more: int = 50) -> None:
@@ -62,13 +51,13 @@ def trace(environment: Environment, request: str) -> Trace | None:
 
 @pytest.mark.timeout(900)
 def test_the_story(production: Production) -> None:
-    went_well(production, production.release(1, reason="the first model"), "mlops-release")
+    went_well(production, production.release(production.commit(1), reason="the first model"), "mlops-release")
     v1 = live(production)
     assert production.weights() == {predictor_name(v1, shadow=False): 100}
-    with asked(production) as clients:
+    with production.clients() as clients:
         answers_come_from(clients, v1)
 
-        went_well(production, production.release(2, reason="a vendor's data"), "mlops-release")
+        went_well(production, production.release(production.commit(2), reason="a vendor's data"), "mlops-release")
         v2 = live(production)
         assert production.weights() == {predictor_name(v2, shadow=False): 100}
         answers_come_from(clients, v2)
@@ -78,7 +67,7 @@ def test_the_story(production: Production) -> None:
         assert production.weights() == {predictor_name(v1, shadow=False): 100}
         answers_come_from(clients, v1)
 
-        third = production.release(3, reason="new data", strategy="shadow")
+        third = production.release(production.commit(3), reason="new data", strategy="shadow")
         went_well(production, third, "mlops-release")
         v3 = live(production)
         assert production.weights() == {predictor_name(v3, shadow=False): 100}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ def deployment(place: Place, flow: str) -> dict[str, Any]:
 
 
 @contextmanager
-def no_event(place: Place) -> Iterator[None]:
+def no_event(place: Place) -> Generator[None]:
     """Nobody listens when a branch moves."""
     found = next(one for one in api(place, "automations/filter") if one["name"] == AUTOMATION)
     api(place, f"automations/{found['id']}", "PATCH", enabled=False)
