@@ -63,6 +63,7 @@ class Story:
     production: Production
     commits: list[Commit] = field(default_factory=list)
     lived: list[str] = field(default_factory=list)
+    moments: Moments = field(default_factory=lambda: Moments(drawn()))
 
     def begin(self) -> None:
         """Release a model of each commit once."""
@@ -76,14 +77,13 @@ class Story:
             return Job(self.production.release(to, seconds=0, reason="the next"))
         return Job(self.production.run("rollback-release", seconds=0, service=SERVICE, to=to, reason="back"))
 
-    def complete(self, to: Commit | str) -> float:
-        """A run does what it should, whatever the one before left behind; says how many seconds its pod ran."""
+    def complete(self, to: Commit | str) -> None:
+        """A run does what it should, whatever the one before left behind."""
         job = self.start(to)
         state = job.ended()
-        seconds = time.monotonic() - job.began
+        self.moments.learn(type(to), time.monotonic() - job.began)
         assert state.is_completed(), self.production.words(job.run)
         self.stands(to)
-        return seconds
 
     def stands(self, to: Commit | str) -> None:
         """What was wanted is what is served, and every byte of the log says so."""
@@ -118,14 +118,11 @@ def story(production: Production) -> Story:
 
 @pytest.mark.timeout(600 + 150 * KILLS)
 def test_the_run_after_one_whose_pod_was_killed_makes_it_right(story: Story) -> None:
-    moments, struck = Moments(drawn()), 0
+    struck = 0
     with story.production.clients() as clients:
-        for number in range(3):
-            to = story.next(number)
-            moments.learn(type(to), story.complete(to))
         for number in range(3 * KILLS):
             to = story.next(number)
-            job, moment = story.start(to), moments.draw(type(to))
+            job, moment = story.start(to), story.moments.draw(type(to))
             time.sleep(max(0.0, job.began + moment - time.monotonic()))
             if job.signal(signal.SIGKILL):
                 ended = job.ended()
