@@ -93,7 +93,7 @@ class Access:
                 config.load_incluster_config(client_configuration=found)
             except config.ConfigException:
                 await config.load_kube_config(client_configuration=found, context=self.context)
-        except config.ConfigException as error:
+        except (config.ConfigException, OSError) as error:
             reason = f"no way to it was found ({error}); run in the cluster, set KUBECONFIG, or name credentials"
             raise TargetUnreachable("the Kubernetes API", reason) from error
         return found
