@@ -66,9 +66,9 @@ def say(where: Path | str, *words: str) -> Said:
     return Said(int(left.value.code or 0), out.getvalue(), err.getvalue())
 
 
-def start(where: Path | str, *words: str, **options: Any) -> subprocess.Popen[str]:
-    """Give a command to the command line, in a process of its own."""
-    command = [sys.executable, "-m", "prefect_mlops.deployments.cli", *_place(where), *words]
+def start(where: Path | str, *words: str, by: tuple[str, ...] = (), **options: Any) -> subprocess.Popen[str]:
+    """Give a command to the command line, in a process of its own, which a program with the words `by` starts."""
+    command = [*by, sys.executable, "-m", "prefect_mlops.deployments.cli", *_place(where), *words]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, text=True, **(pipes | options))
 

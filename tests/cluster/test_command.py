@@ -16,7 +16,10 @@ from tests.cluster import acts
 from tests.cluster.acts import SERVICE
 from tests.cluster.api import Cluster, wait_for
 from tests.cluster.ingress import Ingress
-from tests.cluster.serving import Place
+from tests.cluster.laptop import a_laptop
+from tests.cluster.pods import a_namespace, named, runs
+from tests.cluster.serving import Clients, Place
+from tests.cluster.settings import NODE_IP
 from tests.places import Said, run
 
 
@@ -27,7 +30,7 @@ def place(
     """A namespace with its store in a bucket, to which AWS's own variables lead."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    with s3_server(tmp_path) as s3:
+    with s3_server(tmp_path, host=NODE_IP) as s3:
         monkeypatch.setenv("AWS_ENDPOINT_URL", s3)
         yield Place(cluster, namespace, ingress.url, Store(url=f"s3://{BUCKET}/mlops"))
 
@@ -43,12 +46,12 @@ def releases(place: Place) -> list[str]:
     return made
 
 
-def command(place: Place, *words: str, **told: str) -> Said:
+def command(place: Place, *words: str, by: tuple[str, ...] = (), **told: str) -> Said:
     """Give it to a process that knows nothing but the cluster and the bucket."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     with tempfile.TemporaryDirectory() as nothing:
         where = {"KUBECONFIG": str(place.cluster.kubeconfig), "PREFECT_HOME": nothing, **told}
-        return run(place.store.url, "--environment", "production", *words, "--json", env=ours | where)
+        return run(place.store.url, "--environment", "production", *words, "--json", by=by, env=ours | where)
 
 
 def test_a_service_is_looked_at_rolled_back_and_verified(place: Place, releases: list[str]) -> None:
@@ -115,3 +118,63 @@ def test_without_a_way_to_the_cluster_the_log_is_read_all_the_same(place: Place,
     assert (service["observed"], [arm["digest"] for arm in service["asked"]]) == (None, releases[::-1])
     assert "set KUBECONFIG" in service["silence"]
     assert command(place, "releases", KUBECONFIG="/nonexistent").code == 0
+
+
+@pytest.fixture
+def entrance(cluster: Cluster) -> Iterator[str]:
+    """A namespace such as Istio's, where the gateway is."""
+    with a_namespace(cluster) as name:
+        yield name
+
+
+FORWARDS = """
+import http.server, sys, urllib.request
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = b"up" if self.path == "/up" else urllib.request.urlopen(sys.argv[1] + self.path, timeout=5).read()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+http.server.ThreadingHTTPServer(("0.0.0.0", 8080), Handler).serve_forever()
+"""
+
+
+def called_inside(cluster: Cluster, name: str, namespace: str, url: str) -> None:
+    """Have the gateway be a pod behind a Service, as Istio's is."""
+    cluster.create(named("Pod", name, namespace, spec=runs("-c", FORWARDS, url)))
+    spec = {"selector": {"app": name}, "ports": [{"port": 80, "targetPort": 8080}]}
+    service = named("Service", name, namespace, spec=spec)
+    cluster.create(service)
+    page = f"{cluster.path(service).replace(name, f'http:{name}:80')}/proxy/up"
+    wait_for(lambda: cluster.client.get(page).text == "up", "the way through the API server")
+
+
+def test_through_the_api_server_where_neither_pods_nor_gateway_are_reached(
+    place: Place, cluster: Cluster, ingress: Ingress, entrance: str
+) -> None:
+    """As at a laptop, and the gateway is called as it is called inside."""
+    called_inside(cluster, "front", entrance, ingress.url)
+    place.gateway = f"http://front.{entrance}"
+    a, b = (place.release(name) for name in "ab")
+    for release in (a, b):
+        acts.known(place, release)
+    for release in (a, b):
+        acts.release(release, **place.where)
+    clients = Clients(f"{ingress.url}/seldon/{place.namespace}/{SERVICE}", pause=0.01)
+    with a_laptop() as there:
+        status = command(place, "status", by=there)
+        assert status.code == 0, status
+        assert [one["ready"] for one in status.document["services"][SERVICE]["releases"]] == [1, 1]
+        clients.start(1)
+        try:
+            said = command(place, "rollback", SERVICE, by=there)
+            asked = clients.answered.copy()
+            wait_for(lambda: clients.answered[a] > asked[a], "an answer by what was put back")
+        finally:
+            clients.stop()
+        assert said.code == 0, said
+        assert clients.failed == []
+        assert command(place, "verify", by=there).code == 0
