@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import random
 import re
 import tempfile
@@ -181,20 +182,26 @@ class Bucket:
             words = [reason.strip(" :"), *(" ".join(deepest[-1]).strip().lower() for _ in deepest[-1:])]
             raise StoreUnreachable(self._url, f"{verb} {key}: {', '.join(words)}") from cause
         if code == "NoSuchBucket":
-            raise StoreRefused(self._url, "there is no such bucket", "create it, or correct `url`") from cause
+            raise StoreRefused(self._url, "there is no such bucket", "create it, or correct the url") from cause
         if code in _KEYS_REFUSED:
             reason = f"its server does not accept the keys ({code})"
-            raise StoreRefused(self._url, reason, "correct the block that `credentials` names") from cause
+            advice = "correct the block that `credentials` names, or else AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            raise StoreRefused(self._url, reason, advice) from cause
         if status in ("401", "403"):
             reason = f"access is denied to {verb} {key} ({code or status})"
             raise StoreRefused(self._url, reason, "give these keys the right to list, read and write there") from cause
         said = _first(r"<Message>([^<]*)</Message>", text) or "no words of an S3 server"
         reason = f"{verb} {key} was answered {status} {code or ''}: {said}"
-        raise StoreRefused(self._url, reason, "check `endpoint`, `region` and `url`") from cause
+        advice = "check `endpoint` (or AWS_ENDPOINT_URL), `region` (or AWS_REGION) and the url"
+        raise StoreRefused(self._url, reason, advice) from cause
 
 
 def connect(url: str, where: BucketName, credentials: str | None, endpoint: str | None, region: str | None) -> Bucket:
-    """The bucket, with keys from the block called `credentials`, or else from where boto3 looks for them."""
+    """The bucket, with keys from the block called `credentials`, or else from where boto3 looks for them.
+
+    What neither the store nor that block says of endpoint and region, AWS's own variables say.
+    """
+    region = region or os.environ.get("AWS_REGION")  # which every SDK of AWS reads, but not that of Python
     session, block = boto3.Session(region_name=region), None
     if credentials:
         block = _load(url, credentials)
@@ -202,7 +209,7 @@ def connect(url: str, where: BucketName, credentials: str | None, endpoint: str 
     if session.get_credentials() is None:
         advice = "name a block in `credentials`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         raise StoreRefused(url, "there are no keys for it", advice)
-    server = endpoint or (block and block.aws_client_parameters.endpoint_url)
+    server = endpoint or (block and block.aws_client_parameters.endpoint_url) or _endpoint_by_variable()
     options: dict[str, Any] = {
         "credential_provider": Boto3CredentialProvider(session),
         "region": region or session.region_name or "us-east-1",
@@ -210,6 +217,11 @@ def connect(url: str, where: BucketName, credentials: str | None, endpoint: str 
     if server:
         options["endpoint"] = checked_endpoint(server)
     return Bucket(url, where, options)
+
+
+def _endpoint_by_variable() -> str | None:
+    """The endpoint of S3 that AWS's own tools are told by; the more special variable counts."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
 
 
 def _load(url: str, name: str) -> Any:

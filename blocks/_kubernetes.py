@@ -93,7 +93,7 @@ class Access:
                 config.load_incluster_config(client_configuration=found)
             except config.ConfigException:
                 await config.load_kube_config(client_configuration=found, context=self.context)
-        except config.ConfigException as error:
+        except (config.ConfigException, OSError) as error:
             reason = f"no way to it was found ({error}); run in the cluster, set KUBECONFIG, or name credentials"
             raise TargetUnreachable("the Kubernetes API", reason) from error
         return found
@@ -128,6 +128,22 @@ class Cluster:
         """Every object of a kind that `query` (such as `labelSelector`) selects; none where the kind is not known."""
         found = await self._patiently("GET", self._path(kind), query, missing=True)
         return cast(list[Json], found["items"]) if found else []
+
+    async def passed_on(self, kind: Kind, target: str, path: str, namespace: str | None = None) -> Json:
+        """A page that a pod or a Service has for the API server, as JSON; empty where it gives none.
+
+        Args:
+            kind: Pods or Services.
+            target: Name and port, as name:port or scheme:name:port.
+            path: Path of the page.
+            namespace: Where it is; the cluster's own namespace if None.
+        """
+        where = f"/api/v1/namespaces/{namespace or self.namespace}/{kind}/{target}/proxy{path}"
+        try:
+            found = await self._call("GET", where, {})
+        except MlopsError:
+            return {}
+        return found if isinstance(found, dict) else {}
 
     async def create(self, kind: Kind, body: Json, *, dry_run: bool = False) -> Json:
         """Make an object that is not there yet.

@@ -111,7 +111,7 @@ class Change:
             await asyncio.sleep(POLL_SECONDS)
 
     async def _is_up(self, look: Look, name: str) -> bool:
-        return look.is_up(name) and await answers.ready(look, self._arm(name)) > 0
+        return look.is_up(name) and await answers.ready(self.cluster, look, self._arm(name)) > 0
 
     def _arm(self, name: str) -> Arm:
         return next(arm for arm in self.split.arms if seldon.name_of(arm) == name)

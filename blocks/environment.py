@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
@@ -176,6 +179,7 @@ class Environment(Block):
         description="How long a step that runs as a Job of its own may wait for a machine to start on.",
     )
 
+    _at_hand: ClassVar[ContextVar[Environment | None]] = ContextVar("_at_hand", default=None)
     _store: Store | None = PrivateAttr(default=None)
     _target: ServingTarget | None = PrivateAttr(default=None)
     _registry: ModelRegistry | None = PrivateAttr(default=None)
@@ -183,11 +187,13 @@ class Environment(Block):
 
     @classmethod
     def find(cls, name: str) -> Environment:
-        """Load the environment that people call `name`.
+        """Load the environment that people call `name`; inside `at_hand` of that one, it is that one.
 
         Raises:
             Invalid: If there is none.
         """
+        if (known := cls._at_hand.get()) is not None and known.name == name:
+            return known
         try:
             return cast(Environment, cls.load(name))
         except ValueError as error:
@@ -197,6 +203,8 @@ class Environment(Block):
     @classmethod
     def remembered(cls, store: Store, name: str, receipts: Path | None = None) -> Environment:
         """Rebuild an environment from the first entry of its log, without Prefect.
+
+        What `store` does not say of the way that others, such as pods, take to it, that entry says.
 
         Raises:
             NoLog: If the log has no entry.
@@ -208,14 +216,24 @@ class Environment(Block):
         environment = cls(name=name, receipts=receipts, **cast(dict[str, Any], parts["policy"]))
         serving = dict(parts["serving"])
         target = cls._targets[str(serving.pop("type"))]
-        environment.use(
-            store, cast(ServingTarget, target(**serving)), ModelRegistry(**cast(dict[str, Any], parts["registry"]))
-        )
+        kept, registry = cast(dict[str, Any], parts["store"]), cast(dict[str, Any], parts["registry"])
+        if kept["url"] == store.url:  # else it was moved, and what was said of the way there is no longer true
+            store = store.known_as(store.endpoint or kept["endpoint"], store.region or kept["region"])
+        environment.use(store, cast(ServingTarget, target(**serving)), ModelRegistry(**registry))
         return environment
 
     def use(self, store: Store, target: ServingTarget, registry: ModelRegistry) -> None:
         """Work with these parts instead of loading the blocks that the fields name."""
         self._store, self._target, self._registry, self._log = store, target, registry, None
+
+    @contextmanager
+    def at_hand(self) -> Generator[None]:
+        """Let flows that are given its name work with this very environment and the parts that it uses."""
+        before = self._at_hand.set(self)
+        try:
+            yield
+        finally:
+            self._at_hand.reset(before)
 
     @property
     def store_block(self) -> Store:

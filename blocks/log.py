@@ -26,12 +26,15 @@ logger = logging.getLogger("prefect_mlops")
 class NoLog(MlopsError):
     """An environment that has not begun."""
 
-    def __init__(self, environment: str, store: str) -> None:
-        super().__init__(environment, store)
-        self.environment, self.store = environment, store
+    def __init__(self, environment: str, store: str, others: tuple[str, ...] = ()) -> None:
+        super().__init__(environment, store, others)
+        self.environment, self.store, self.others = environment, store, others
 
     def __str__(self) -> str:
-        return f"environment {self.environment!r} has no log in {self.store}; release something to it first"
+        advice = "release something to it first"
+        if self.others:
+            advice = f"there are those of {', '.join(self.others)}: name one with --environment, or {advice}"
+        return f"environment {self.environment!r} has no log in {self.store}; {advice}"
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,8 @@ class ReleaseLog:
         """
         state = self.state()
         if state.head is None:
-            raise NoLog(self.environment, self.store.url)
+            others = tuple(name.removeprefix("log/") for name in self.store.journals("log/"))
+            raise NoLog(self.environment, self.store.url, others)
         return state
 
     def begin(self, configuration: dict[str, dict[str, str | int | bool | None]]) -> Entry:

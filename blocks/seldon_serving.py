@@ -32,7 +32,8 @@ _T = TypeVar("_T")
 class SeldonServing(Block):
     """Serves models on Kubernetes: one SeldonDeployment per service, one predictor per release.
 
-    It reaches pods and gateway directly, so it is used from inside the cluster, or from where its networks are reached.
+    It reaches pods and gateway directly; where their networks are not reached, the API server passes on what it asks
+    them, to who may `get` pods/proxy and services/proxy. Probes of a new release need the pods' network.
     What runs is never changed in place: new settings hold for what is started from then on.
 
     Example:
@@ -177,7 +178,7 @@ class SeldonServing(Block):
             TargetUnreachable: If `release` is not there, or the API server does not answer.
         """
         if release is None:
-            return Address(url=self._url(service))
+            return Address(url=self.gateway + self._path(service))
         return self._run(lambda cluster: self._address(cluster, service, release))
 
     def counters(self, service: str) -> Counters:
@@ -204,9 +205,9 @@ class SeldonServing(Block):
     async def _observe(self, cluster: Cluster, service: str) -> Observed:
         look = await Look.at(cluster, service)
         routes = look.split()
-        ready = await answers.answering(look, routes)
+        ready = await answers.answering(cluster, look, routes)
         live = [arm.release for arm in routes.live]
-        if live and await answers.release_at(self._url(service)) not in live:
+        if live and await answers.release_at(cluster, self.gateway, self._path(service)) not in live:
             ready |= dict.fromkeys(live, 0)  # the routes say one thing, and the gateway does another
         fence = seldon.fence_of(look.manifest) if look.manifest else await kept_fence(cluster, service)
         return Observed(routes=routes, ready=ready, fence=fence)
@@ -220,7 +221,7 @@ class SeldonServing(Block):
         raise TargetUnreachable(self._name, f"{service} has no predictor of release {release}")
 
     async def _counters(self, cluster: Cluster, service: str) -> Counters:
-        found = await answers.counted(await Look.at(cluster, service))
+        found = await answers.counted(cluster, await Look.at(cluster, service))
         if found is None:
             raise TargetUnreachable(self._name, f"no pod of {service} answers")
         return found
@@ -273,8 +274,8 @@ class SeldonServing(Block):
         where = {"store": store.url, "endpoint": store.endpoint, "region": store.region}
         return seldon.PodSettings(store=where, **{name: getattr(self, name) for name in names})
 
-    def _url(self, service: str) -> str:
-        return f"{self.gateway}/seldon/{self.namespace}/{service}"
+    def _path(self, service: str) -> str:
+        return f"/seldon/{self.namespace}/{service}"
 
     @property
     def _name(self) -> str:

@@ -52,9 +52,13 @@ class Store(Block):
         description="Name of the block with the bucket's keys: `aws-credentials/NAME` or `minio-credentials/NAME`.",
     )
     endpoint: str | None = Field(
-        default=None, description="URL of an S3-compatible server; without it, the bucket is at AWS."
+        default=None,
+        description="URL of an S3-compatible server; if empty, where AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL says, "
+        "else at AWS.",
     )
-    region: str | None = Field(default=None, description="Region of the bucket, such as `eu-central-1`.")
+    region: str | None = Field(
+        default=None, description="Region of the bucket, such as `eu-central-1`; if empty, what AWS_REGION says."
+    )
 
     _backend: Backend | None = PrivateAttr(default=None)
     _guard: Guard | None = PrivateAttr(default=None)
@@ -90,6 +94,16 @@ class Store(Block):
             StoreUnreachable: If the store does not answer.
         """
         return self._guarded.identity()
+
+    def known_as(self, endpoint: str | None, region: str | None) -> Store:
+        """This store over the same connection, that tells others, such as pods, to reach it by these.
+
+        Args:
+            endpoint: URL of its server for others, who may be where another one leads to it.
+            region: Region of the bucket.
+        """
+        self._guard = self._guarded  # made now, so that both have the same
+        return self.model_copy(update={"endpoint": endpoint, "region": region})
 
     def put(self, data: bytes) -> str:
         """Keep `data`, and return its digest. What is there already is read back and compared.

@@ -47,10 +47,15 @@ class Said:
         return json.loads(self.out)
 
 
-def say(home: Path, *words: str) -> Said:
+def _place(where: Path | str) -> list[str]:
+    """The home of a local place, or the url of a store elsewhere, as an option."""
+    return ["--home", str(where)] if isinstance(where, Path) else ["--store", where]
+
+
+def say(where: Path | str, *words: str) -> Said:
     """Give a command to the command line, in this process: Prefect is loaded already."""
     out, err = io.StringIO(), io.StringIO()
-    argv = ["prefect-mlops", "--home", str(home), *words]
+    argv = ["prefect-mlops", *_place(where), *words]
     with (
         mock.patch.dict(os.environ),
         mock.patch.object(sys, "argv", argv),
@@ -62,16 +67,16 @@ def say(home: Path, *words: str) -> Said:
     return Said(int(left.value.code or 0), out.getvalue(), err.getvalue())
 
 
-def start(home: Path, *words: str, **options: Any) -> subprocess.Popen[str]:
-    """Give a command to the command line, in a process of its own."""
-    command = [sys.executable, "-m", "prefect_mlops.deployments.cli", "--home", str(home), *words]
+def start(where: Path | str, *words: str, by: tuple[str, ...] = (), **options: Any) -> subprocess.Popen[str]:
+    """Give a command to the command line, in a process of its own, which a program with the words `by` starts."""
+    command = [*by, sys.executable, "-m", "prefect_mlops.deployments.cli", *_place(where), *words]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, text=True, **(pipes | options))
 
 
-def run(home: Path, *words: str, **options: Any) -> Said:
+def run(where: Path | str, *words: str, **options: Any) -> Said:
     """Give a command to a process of its own, and wait for it."""
-    process = start(home, *words, **options)
+    process = start(where, *words, **options)
     out, err = process.communicate(timeout=280)
     return Said(process.returncode, out, err)
 
@@ -88,6 +93,16 @@ def api(place: Place, path: str, method: str = "POST", /, **body: Any) -> Any:
     assert wait_until(answered, seconds=60, pause=1)
     answer = answers[-1].raise_for_status()
     return answer.json() if answer.content else None
+
+
+def ask(place: Place, **headers: str) -> httpx.Response:
+    """Ask for a prediction at the front door."""
+    example = {"age": 44, "workclass": "Private", "education": "Masters", "education-num": 12, "hours-per-week": 50}
+    example |= {"fnlwgt": 1, "marital-status": "Divorced", "occupation": "Sales", "relationship": "Wife"}
+    example |= {"race": "White", "sex": "Female", "capital-gain": 0, "capital-loss": 0, "native-country": "India"}
+    url = say(place.home, "status", "--json").document["services"][SERVICE]["url"]
+    question = {"data": {"names": list(example), "ndarray": [list(example.values())]}}
+    return httpx.post(url, json=question, headers=headers, timeout=30)
 
 
 def processes_of(home: Path) -> list[psutil.Process]:

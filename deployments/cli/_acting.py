@@ -1,13 +1,13 @@
-"""`rollback`, `reconcile`, as flows while our Prefect server answers, else without it; and `registry`, without it."""
+"""`rollback`, `reconcile`, as flows while Prefect answers, else without it; and `registry`, without it."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from prefect.exceptions import PrefectException
@@ -18,6 +18,7 @@ from prefect_mlops.blocks.entry import Asked, Seen
 from prefect_mlops.blocks.errors import Invalid, MlopsError
 from prefect_mlops.blocks.writer import process_mark
 from prefect_mlops.deployments.cli._output import Answer, fields, say
+from prefect_mlops.deployments.cli._where import Here, NoRuns, Where
 from prefect_mlops.deployments.local.place import NAME, Place
 from prefect_mlops.flows.reconcile import reconcile, reconcile_serving
 from prefect_mlops.flows.rollback import roll_back, rollback_release
@@ -26,16 +27,18 @@ from prefect_mlops.tasks._moving import take_over
 from prefect_mlops.tasks._showing import show_all
 from prefect_mlops.tasks.traffic import open_log
 
+_T = TypeVar("_T")
+
 
 class PrefectWentAway(Exception):
-    """Our Prefect server stopped answering in the middle of a run."""
+    """Prefect stopped answering in the middle of a run."""
 
 
 @dataclass(frozen=True)
 class Rollback:
     """One wish of one person to have an earlier release back."""
 
-    place: Place
+    where: Where
     environment: str
     service: str
     to: str
@@ -44,7 +47,7 @@ class Rollback:
 
     def carried_out(self) -> Answer:
         """Roll back, and say what answers then; raises what `rollback_release` raises."""
-        environment = self.place.environment(self.environment)
+        environment = self.where.environment(self.environment)
         state = environment.log().state()
         if self.service not in state.services:
             known = ", ".join(sorted(state.services)) or "none yet"
@@ -52,15 +55,12 @@ class Rollback:
                 "service", f"is one of {self.environment}: {known}", self.service, "see `prefect-mlops status`"
             )
         begun = state.next
-        entry = None
-        if _prefect_answers(self.place):
-            try:
-                with _in_prefect(self.place):
-                    rollback_release(self.service, self.to, self.environment, self.reason, self.actor)
-                entry = self._mine(environment, begun)
-            except PrefectWentAway:
-                say("our Prefect server went away in the middle; finishing without it")
-        entry = entry or self._mine(environment, begun) or self._finished(environment) or self._direct(environment)
+
+        def run() -> str:
+            return rollback_release(self.service, self.to, self.environment, self.reason, self.actor)
+
+        _as_run(self.where, self.environment, run)
+        entry = self._mine(environment, begun) or self._finished(environment) or self._direct(environment)
         return self._answer(environment, entry)
 
     def _direct(self, environment: Environment) -> Entry:
@@ -103,28 +103,23 @@ class Rollback:
         return Answer(document, f"{self.service}: {', '.join(names)} answers (log entry {entry.seq})")
 
 
-def reconciled(place: Place, name: str, *, at_once: bool) -> Answer:
+def reconciled(where: Where, name: str, *, at_once: bool) -> Answer:
     """Reconcile, and say what was done for each service; raises what `reconcile_serving` raises."""
-    environment = place.environment(name)
-    done = None
-    if _prefect_answers(place):
-        try:
-            with _in_prefect(place, heartbeats=False):  # a dead one is nobody's loss: it runs again in five minutes
-                done = reconcile_serving(name, at_once)
-        except PrefectWentAway:
-            say("our Prefect server went away in the middle; finishing without it")
+    environment = where.environment(name)
+    # A dead one is nobody's loss: it runs again in five minutes.
+    done = _as_run(where, name, lambda: reconcile_serving(name, at_once), heartbeats=False)
     done = done if done is not None else reconcile(environment, at_once=at_once, shift=shift_traffic.fn)
     page = "\n".join(f"{service}: {what}" for service, what in done.items()) or "there is nothing to reconcile"
     return Answer({"environment": name, "services": done}, page)
 
 
-def registry_filled(place: Place, name: str) -> Answer:
+def registry_filled(where: Where, name: str) -> Answer:
     """Show what store and log have in the registry, and say under which versions.
 
     Raises:
         ObjectMissing, ObjectDamaged: If something that a release names is not whole.
     """
-    environment = place.environment(name)
+    environment = where.environment(name)
     shown = show_all(environment)
     uri = environment.registry_block.tracking_uri
     lines = [f"{service}: {_versions(versions)}" for service, versions in shown.items()]
@@ -144,7 +139,7 @@ def served_again(place: Place) -> Answer:
     """
     environment = place.environment()
     state = environment.log().state()
-    done = reconciled(place, NAME, at_once=False).document["services"] if state.services else {}
+    done = reconciled(Here(place), NAME, at_once=False).document["services"] if state.services else {}
     document = {
         "home": str(place.home),
         "store": str(place.paths.store),
@@ -155,18 +150,23 @@ def served_again(place: Place) -> Answer:
     return Answer(document, "\n".join([f"{place.home} is up; its Prefect is at {place.prefect_url}", *said]))
 
 
-def _prefect_answers(place: Place) -> bool:
-    if place.prefect.is_up():
-        return True
-    say("our Prefect server does not answer: doing it without a flow run; the log has it all the same")
-    return False
+def _as_run(where: Where, name: str, run: Callable[[], _T], *, heartbeats: bool = True) -> _T | None:
+    """What a flow returns that runs in Prefect; None where it could not, or not to its end, which is said."""
+    try:
+        with _in_prefect(where, name, heartbeats=heartbeats):
+            return run()
+    except NoRuns as why:
+        say(f"{why}: doing it without a flow run; the log has it all the same")
+    except PrefectWentAway:
+        say("Prefect went away in the middle; finishing without it")
+    return None
 
 
 @contextmanager
-def _in_prefect(place: Place, *, heartbeats: bool = True) -> Generator[None]:
-    """Run flows on our server; what it does to them by going away is `PrefectWentAway`."""
+def _in_prefect(where: Where, name: str, *, heartbeats: bool) -> Generator[None]:
+    """Run flows in Prefect; what it does to them by going away is `PrefectWentAway`."""
     try:
-        with place.settings(heartbeats=heartbeats, retries=1), _no_tracebacks():
+        with where.runs(name, heartbeats=heartbeats), _no_tracebacks():
             yield
     except MlopsError:
         raise

@@ -10,7 +10,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import httpx
 from pydantic import ValidationError
 
 from prefect_mlops.blocks import Entry, Environment, Verification, verify
@@ -20,16 +19,16 @@ from prefect_mlops.blocks.state import Service
 from prefect_mlops.blocks.verify import to_json
 from prefect_mlops.deployments.cli import _exits
 from prefect_mlops.deployments.cli._output import Answer, brief, columns, day_and_time, fields
-from prefect_mlops.deployments.local.place import Place
+from prefect_mlops.deployments.cli._where import Where, newest_page
 
 _ENTRY_ROW = re.compile(r"^\| (\d+) \| \d{4}-\d\d-\d\dT", re.MULTILINE)
 
 # --- releases --------------------------------------------------------------------------------
 
 
-def releases_of(place: Place, name: str) -> Answer:
+def releases_of(where: Where, name: str) -> Answer:
     """Every release of every service, newest first."""
-    environment = place.environment(name)
+    environment = where.environment(name)
     log = environment.log()
     state, entries = log.state(), list(log.entries())
     services = {
@@ -101,7 +100,7 @@ def _releases_page(environment: str, services: dict[str, list[dict[str, Any]]]) 
 # --- trace -----------------------------------------------------------------------------------
 
 
-def trace_of(place: Place, name: str, request_id: str) -> Answer:
+def trace_of(where: Where, name: str, request_id: str) -> Answer:
     """All that led to one answer.
 
     Raises:
@@ -109,7 +108,7 @@ def trace_of(place: Place, name: str, request_id: str) -> Answer:
     """
     from prefect_mlops.tasks import trace_prediction
 
-    found = trace_prediction.fn(place.environment(name), request_id)
+    found = trace_prediction.fn(where.environment(name), request_id)
     document = found.model_dump(mode="json")
     return Answer(document, _trace_page(document))
 
@@ -168,16 +167,16 @@ def _row(names: list[str] | None, values: list[Any]) -> str:
 # --- verify ----------------------------------------------------------------------------------
 
 
-def verification_of(place: Place, name: str) -> Answer:
+def verification_of(where: Where, name: str) -> Answer:
     """Every fault of the store and the log, and what no check can prove."""
-    environment = place.environment(name)
-    anchors = dict(_anchors(place, environment))
+    environment = where.environment(name)
+    anchors = dict(_anchors(where, environment))
     report = verify(environment.log(), anchors)
-    document = {**to_json(report), "store": str(place.paths.store), "anchors": anchors}
+    document = {**to_json(report), "store": where.store, "anchors": anchors}
     return Answer(document, _verification_page(report), 0 if report.verified else _exits.NO)
 
 
-def _anchors(place: Place, environment: Environment) -> Iterator[tuple[str, int]]:
+def _anchors(where: Where, environment: Environment) -> Iterator[tuple[str, int]]:
     """What outside the store remembers an entry, as far as it answers."""
     services = set(environment.log().state().services)
     with suppress(MlopsError):
@@ -185,12 +184,12 @@ def _anchors(place: Place, environment: Environment) -> Iterator[tuple[str, int]
     places: dict[str, Callable[[str], int | None]] = {
         "the gateway": lambda service: environment.target.observe(service).fence,
         "the registry": lambda service: _shown_in_registry(environment, service),
-        "the page in Prefect": lambda service: _shown_in_prefect(place, service),
+        "the page in Prefect": lambda service: _shown_in_prefect(where, service),
     }
-    for service, (where, ask) in product(sorted(services), places.items()):
+    for service, (place, ask) in product(sorted(services), places.items()):
         with suppress(Exception):  # an anchor that cannot be reached proves nothing, and breaks nothing
             if (number := ask(service)) is not None:
-                yield f"{where} of {service}", number
+                yield f"{place} of {service}", number
 
 
 def _shown_in_registry(environment: Environment, service: str) -> int | None:
@@ -202,12 +201,10 @@ def _shown_in_registry(environment: Environment, service: str) -> int | None:
     return int(registry.client().get_model_version_by_alias(service, "champion").tags["entry"])
 
 
-def _shown_in_prefect(place: Place, service: str) -> int | None:
+def _shown_in_prefect(where: Where, service: str) -> int | None:
     """The newest entry on the page that the last run left behind."""
-    if not place.prefect.is_up():
-        return None
-    page = httpx.get(f"{place.prefect_url}/api/artifacts/release-{service}/latest", timeout=2, trust_env=False).json()
-    return max((int(number) for number in _ENTRY_ROW.findall(page["data"])), default=None)
+    page = newest_page(where, f"release-{service}") or ""
+    return max((int(number) for number in _ENTRY_ROW.findall(page)), default=None)
 
 
 def _verification_page(report: Verification) -> str:

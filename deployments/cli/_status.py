@@ -15,26 +15,26 @@ from prefect_mlops.blocks.state import Change, Service, State
 from prefect_mlops.blocks.writer import is_gone
 from prefect_mlops.deployments.cli import _exits
 from prefect_mlops.deployments.cli._output import Answer, ago, brief, columns, day_and_time, fields, percent, until
-from prefect_mlops.deployments.local.place import Place
+from prefect_mlops.deployments.cli._where import Where
 
 
-def status_of(place: Place, name: str) -> Answer:
+def status_of(where: Where, name: str) -> Answer:
     """What is asked for and served of every service. Asks the log and the target, never Prefect.
 
     Raises:
         NoLog: If the environment has no log here.
         NotAnEntry, IllegalEntry: If the log is damaged.
     """
-    environment = place.environment(name)
+    environment = where.environment(name)
     state = environment.log().state()
     services = {one: _service(environment, state, one) for one in sorted({*state.services, *_served(environment)})}
     document = {
         "environment": name,
-        "home": str(place.home),
-        "store": str(place.paths.store),
-        "stopped": place.is_stopped and isinstance(environment.target, LocalServing),
+        "home": str(where.home) if where.home else None,
+        "store": where.store,
+        "stopped": where.is_stopped and isinstance(environment.target, LocalServing),
         "gateway": _gateway(environment),
-        "prefect": {"url": place.prefect_url, "up": place.prefect.is_up()},
+        "prefect": {"url": where.prefect_url, "up": where.prefect_is_up()},
         "log": {"entries": state.next, "head": state.head.hash if state.head else None},
         "agrees": all(service["agrees"] for service in services.values()),
         "services": services,

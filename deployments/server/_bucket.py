@@ -37,7 +37,7 @@ class Bucket:
     """
 
     def __init__(self, url: str, bucket: str, prefix: str, endpoint: str | None, region: str | None) -> None:
-        server = endpoint or os.environ.get("AWS_ENDPOINT_URL", "")
+        server = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
         given = {"prefix": prefix, "endpoint": server, "region": region}
         place: dict[str, Any] = {name: value for name, value in given.items() if value}
         limits = {"allow_http": server.startswith("http://"), "connect_timeout": "3 seconds"}

@@ -70,7 +70,7 @@ class Config:
         folder: Folder that holds these files where there is no store.
         files: The files, each with size and digest; with a store, none until its release was read.
         store: The store that holds the release and gets the records, a folder or `s3://bucket/prefix`, or None.
-        endpoint: URL of the S3-compatible server of the store; None: where AWS_ENDPOINT_URL says, else AWS.
+        endpoint: URL of the S3-compatible server of the store; None: where AWS's own variables say, else AWS.
         region: Region of the bucket; None: where AWS_REGION says, else us-east-1.
         socket: Path of the unix socket to listen on, or None.
         host: Address to listen on where there is no socket.

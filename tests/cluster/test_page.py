@@ -14,6 +14,7 @@ from tests.cluster.production import SERVICE, Production, question
 from tests.cluster.team import NAMESPACE
 
 RELEASE, BY_HAND = "4. Release", "Undo a change by hand"
+LAPTOP = "From a laptop, also while Prefect is down"
 COMMIT = "sha256:…"
 BODY = '{"jsonData": …}'
 
@@ -42,10 +43,24 @@ def test_a_release_a_rollback_and_a_question(production: Production) -> None:
 
 
 @pytest.mark.timeout(600)
+def test_a_rollback_from_a_laptop(production: Production) -> None:
+    """Prefect answers here, so it is a flow run, in the process of the command."""
+    [before] = production.live()
+    production.release(production.commit(72), reason="something to undo")
+    assert production.live() != [before]
+    said = production.team.page.type(LAPTOP)
+    assert "production" in said
+    assert is_live(production, before)
+    undone = production.environment.log().state().service(SERVICE).changes[-1].asked
+    assert undone.run is not None
+    assert (undone.run.flow, undone.reason) == ("rollback-release", "complaints")
+
+
+@pytest.mark.timeout(600)
 def test_what_was_changed_by_hand_is_taken_back(production: Production) -> None:
     environment = production.environment
-    while len((split := environment.log().state().service(SERVICE).split).arms) < 2:
-        production.release(production.commit(72), reason="something to change")
+    split = environment.log().state().service(SERVICE).split
+    assert len(split.arms) == 2
     path = f"/apis/machinelearning.seldon.io/v1/namespaces/{NAMESPACE}/seldondeployments/{SERVICE}"
     cluster, page = production.team.cluster, production.team.page
     theirs = cluster.get(path)
@@ -60,7 +75,7 @@ def test_what_was_changed_by_hand_is_taken_back(production: Production) -> None:
     wait_for(lambda: environment.target.observe(SERVICE).shows(split), "what the log says", seconds=60)
 
 
-TYPED = {"2. Prefect, MLflow, the worker", RELEASE, BY_HAND}
+TYPED = {"2. Prefect, MLflow, the worker", RELEASE, LAPTOP, BY_HAND}
 RUN = {"3. The environment", RELEASE, BY_HAND}
 
 

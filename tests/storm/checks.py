@@ -13,6 +13,7 @@ from prefect_mlops.blocks.errors import MlopsError
 from prefect_mlops.blocks.state import Service
 from prefect_mlops.blocks.writer import is_gone
 from prefect_mlops.deployments.cli._status import status_of
+from prefect_mlops.deployments.cli._where import Here
 from prefect_mlops.deployments.local.place import NAME, Place
 from prefect_mlops.deployments.traffic import Answer
 from tests.storm.clients import Clients
@@ -85,7 +86,7 @@ class Checks:
         """Whether what `status` says is what the clients see, now; `dead`: whether the run was killed."""
         since = len(self.clients.read())
         first = look(self.environment, self.log)
-        status = status_of(self.place, NAME).document["services"][SERVICE]
+        status = status_of(Here(self.place), NAME).document["services"][SERVICE]
         asked_between: Callable[[Answer], bool] = lambda answer: answer.asked_ns > first.ended_ns  # noqa: E731
         self.clients.wait_for(8, asked_between, since=since, seconds=5)
         second = look(self.environment, self.log)

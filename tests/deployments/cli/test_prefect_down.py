@@ -14,19 +14,11 @@ from prefect_mlops.blocks._gateways import NAMES
 from prefect_mlops.blocks.entry import Asked
 from prefect_mlops.blocks.log import Draft
 from prefect_mlops.deployments.local.place import Place
-from tests.places import SERVICE, Said, say
+from tests.places import SERVICE, Said, ask, say
 
 
 def status(place: Place) -> dict[str, Any]:
     return say(place.home, "status", "--json").document
-
-
-def ask(place: Place, **headers: str) -> httpx.Response:
-    example = {"age": 44, "workclass": "Private", "education": "Masters", "education-num": 12, "hours-per-week": 50}
-    example |= {"fnlwgt": 1, "marital-status": "Divorced", "occupation": "Sales", "relationship": "Wife"}
-    example |= {"race": "White", "sex": "Female", "capital-gain": 0, "capital-loss": 0, "native-country": "India"}
-    question = {"data": {"names": list(example), "ndarray": [list(example.values())]}}
-    return httpx.post(status(place)["services"][SERVICE]["url"], json=question, headers=headers, timeout=30)
 
 
 def live(place: Place) -> list[str]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from prefect_mlops.blocks import Environment, Store
 from prefect_mlops.blocks._wait import wait_until
 from prefect_mlops.deployments.local._prefect import SERVER
 from prefect_mlops.deployments.local.place import Place
@@ -109,3 +114,43 @@ def test_what_was_served_is_served_again_after_stop_and_up(place: Place) -> None
     assert said.code == 0, said.err
     assert said.document["prefect"]["up"]
     assert live(place) == served
+
+
+# --- by the store alone, with the Prefect of the user's own settings -----------------------
+
+
+@pytest.fixture
+def own(place: Place) -> dict[str, str]:
+    """The variables of somebody whose Prefect it is."""
+    return os.environ | {"PREFECT_API_URL": f"{place.prefect_url}/api"}
+
+
+def test_by_its_store_alone_a_rollback_is_a_run_in_the_users_prefect(place: Place, own: dict[str, str]) -> None:
+    url = str(place.paths.store)
+    said = run(url, "rollback", SERVICE, "--actor", "eva", "--json", env=own)
+    assert said.code == 0, said.err
+    assert flow_run(place, said.document["run"]["id"])["state_name"] == "Completed"
+    assert "without" not in said.err
+    assert live(place) == ["credit-v1"]
+    with temporary_settings({PREFECT_API_URL: own["PREFECT_API_URL"]}):
+        status, verified = (say(url, word, "--json").document for word in ("status", "verify"))
+        assert status["prefect"] == {"url": place.prefect_url, "up": True}
+        assert verified["anchors"]["the page in Prefect of credit"] == said.document["entry"]
+        assert say(url, "rollback", SERVICE, "--to", "credit-v2").code == 0
+        assert say(url, "reconcile", "--json").document["services"] == {SERVICE: RIGHT}
+
+
+def test_a_prefect_that_does_not_know_the_environment_is_not_its_prefect(
+    place: Place, own: dict[str, str], tmp_path: Path
+) -> None:
+    environment = Environment(name="other")
+    environment.use(Store(url=str(tmp_path)), place.serving.model_copy(update={"home": tmp_path}), place.registry)
+    environment.log()
+    said = run(str(tmp_path), "--environment", "other", "reconcile", "--json", env=own)
+    assert (said.code, said.document["services"]) == (0, {})
+    assert "has no environment 'other' that can be used" in said.err
+    shutil.copytree(place.paths.store, tmp_path / "copy")
+    before = len(list((tmp_path / "copy" / "log").rglob("*")))
+    said = run(str(tmp_path / "copy"), "reconcile", "--json", env=own)
+    assert f"has its log in {place.paths.store}: doing it without a flow run" in said.err
+    assert len(list((tmp_path / "copy" / "log").rglob("*"))) == before
