@@ -16,7 +16,7 @@ from prefect_mlops.blocks.entry import Approval, Asked, Judged, Move, Released, 
 from prefect_mlops.blocks.errors import GateNotPassed
 from prefect_mlops.blocks.log import Draft
 from prefect_mlops.blocks.state import Service, State
-from prefect_mlops.flows._pages import comparison_page, in_words, lineage_page, release_page, served
+from prefect_mlops.flows._pages import command, comparison_page, in_words, lineage_page, release_page, served
 from prefect_mlops.flows._reporting import publish, say, showing
 from prefect_mlops.tasks import compare_predictions, probe_release, shift_traffic, watch_release
 from prefect_mlops.tasks._moving import take_over
@@ -290,7 +290,7 @@ class Rollout:
         with showing("what is live"):
             description = f"{self.name} is live in {self.environment.name}"
             publish(f"release-{self.service}", self.page(), description)
-            say(f"{description}; to undo it: prefect-mlops rollback {self.service}")
+            say(f"{description}; to undo it: {command(self.environment, f'rollback {self.service}')}")
         show_lineage(self.environment, self.service, self.release)
 
 

@@ -5,9 +5,10 @@ from prefect_mlops.flows._pages.data import data_page
 from prefect_mlops.flows._pages.lineage import lineage_page
 from prefect_mlops.flows._pages.markdown import plain, section, table
 from prefect_mlops.flows._pages.model_tests import verdicts_page
-from prefect_mlops.flows._pages.release import in_words, release_page, served
+from prefect_mlops.flows._pages.release import command, in_words, release_page, served
 
 __all__ = [
+    "command",
     "comparison_page",
     "data_page",
     "in_words",

@@ -65,7 +65,7 @@ def release_page(
     before = replaced(told, known, release)
     parts = [
         f"# {title or headline(known, release, environment.name)}",
-        "\n\n".join(filter(None, (now(known), who_and_why(told), way_back(known, release)))),
+        "\n\n".join(filter(None, (now(known), who_and_why(told), way_back(environment, known, release)))),
         *section("Figures on the hold-out", figures(environment, known, release, before)),
         *section("Gates", gates(told)),
         *section("What it is made of", made_of(environment, known, release, before)),
@@ -125,7 +125,13 @@ def by(actor: Actor) -> str:
     return f"{plain(actor.name)} ({_VOUCHED[actor.assurance]})"
 
 
-def way_back(known: Service, release: str) -> str:
+def command(environment: Environment, words: str) -> str:
+    """A command about an environment; of any but the local one it says where its log is."""
+    where = f" --store {environment.store_block.url} --environment {environment.name}"
+    return f"prefect-mlops{'' if environment.name == 'local' else where} {words}"
+
+
+def way_back(environment: Environment, known: Service, release: str) -> str:
     """How to have answer again what answered before a live release, or else what is kept warm beside it."""
     if all(arm.release != release for arm in known.split.live):
         return ""
@@ -138,8 +144,8 @@ def way_back(known: Service, release: str) -> str:
     if not releases:
         return ""
     names = ", ".join(map(known.named, releases))
-    command = f"prefect-mlops rollback {known.name}{to}"
-    return f"To put {names} back: `{command}`, or run the deployment *rollback-release*."
+    by_hand = command(environment, f"rollback {known.name}{to}")
+    return f"To put {names} back: `{by_hand}`, or run the deployment *rollback-release*."
 
 
 def figures(environment: Environment, known: Service, release: str, before: str | None) -> str:

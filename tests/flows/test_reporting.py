@@ -135,6 +135,14 @@ def test_who_answers_after_a_long_way_back_has_a_column_and_no_row_lacks_who_ans
     assert [row.index("█████ 100\N{NO-BREAK SPACE}%") for row in drawn] == [1, 3, 2]
 
 
+def test_the_way_back_in_another_environment_says_where_its_log_is(house: House) -> None:
+    house.live(0.7)
+    second, rollout = house.live(0.8)
+    house.environment.name = "production"
+    way = f"`prefect-mlops --store {house.environment.store_block.url} --environment production rollback credit`"
+    assert f"To put credit-v1 back: {way}," in house.page(second, rollout)
+
+
 def test_a_rollback_says_how_to_go_forward_again(house: House) -> None:
     first, _ = house.live(0.7)
     second, _ = house.live(0.8)
