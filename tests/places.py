@@ -1,4 +1,4 @@
-"""Real local places for tests, one without Prefect and one with it, at most once per pytest process."""
+"""Real local places for tests: one without Prefect for each module, one with it at most once per pytest process."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def two_releases(place: Place, folder: Path) -> None:
         release(environment, folder, seed, reason=f"model {seed}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def bare_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """A place that serves credit-v2, with credit-v1 warm, and in which Prefect was never started."""
     folder = tmp_path_factory.mktemp("bare")
