@@ -20,9 +20,9 @@ from prefect_mlops.flows._pages import command, comparison_page, in_words, linea
 from prefect_mlops.flows._reporting import publish, say, showing
 from prefect_mlops.tasks import compare_predictions, probe_release, shift_traffic, watch_release
 from prefect_mlops.tasks._moving import take_over
-from prefect_mlops.tasks._runs import has_ended
 from prefect_mlops.tasks._showing import show_standing
 from prefect_mlops.tasks.probing import PROBED, WATCHED
+from prefect_mlops.tasks.runs import has_ended
 
 APPROVAL_SECONDS = 24 * 3600
 

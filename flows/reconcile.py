@@ -17,8 +17,8 @@ from prefect_mlops.flows._pages import in_words, table
 from prefect_mlops.flows._reporting import publish, run_name, say, showing, shown_as, tag_run, tags
 from prefect_mlops.tasks import shift_traffic
 from prefect_mlops.tasks._moving import take_over
-from prefect_mlops.tasks._runs import has_ended
 from prefect_mlops.tasks._showing import show_standing
+from prefect_mlops.tasks.runs import has_ended
 from prefect_mlops.tasks.traffic import open_log
 
 

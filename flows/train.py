@@ -20,9 +20,9 @@ from prefect_mlops.flows._reporting import publish, run_name, say, showing, show
 from prefect_mlops.flows._rollout import show_lineage
 from prefect_mlops.tasks import Candidate, register_model
 from prefect_mlops.tasks import _taking as taking
-from prefect_mlops.tasks._runs import state_of
 from prefect_mlops.tasks._showing import show_standing
 from prefect_mlops.tasks.announcing import announce
+from prefect_mlops.tasks.runs import state_of
 from prefect_mlops.tasks.traffic import open_log
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect.events import emit_event
 
 from prefect_mlops.blocks.commit import Move
-from prefect_mlops.tasks._runs import current_run
+from prefect_mlops.tasks.runs import current_run
 
 BRANCH_MOVED = "prefect-mlops.branch.moved"
 

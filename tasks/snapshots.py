@@ -16,9 +16,9 @@ from prefect_mlops.blocks.entry import Actor
 from prefect_mlops.blocks.errors import is_transient
 from prefect_mlops.blocks.writer import os_user
 from prefect_mlops.tasks import _runtime, _tables
-from prefect_mlops.tasks._runs import current_run
 from prefect_mlops.tasks._scratch import scratch_folder
 from prefect_mlops.tasks.announcing import announce
+from prefect_mlops.tasks.runs import current_run
 
 
 def _snapshot_name() -> str:

@@ -14,7 +14,7 @@ from prefect_mlops.blocks.errors import is_transient
 from prefect_mlops.blocks.log import ReleaseLog
 from prefect_mlops.blocks.split import Split
 from prefect_mlops.tasks._moving import Plan, move
-from prefect_mlops.tasks._runs import current_run, has_ended
+from prefect_mlops.tasks.runs import current_run, has_ended
 
 
 def open_log(environment: Environment, actor: str = "") -> ReleaseLog:

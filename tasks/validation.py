@@ -23,10 +23,10 @@ from prefect_mlops.blocks.log import moment, os_user
 from prefect_mlops.blocks.store import Store
 from prefect_mlops.tasks import _quarantine, _tables, _wording
 from prefect_mlops.tasks._expecting import Measured, measure
-from prefect_mlops.tasks._runs import current_run
 from prefect_mlops.tasks._scratch import scratch_folder
 from prefect_mlops.tasks._suites import Expectation, Severity, read_suite
 from prefect_mlops.tasks._tables import Table
+from prefect_mlops.tasks.runs import current_run
 
 EXTRACTOR = f"{__name__}:validate_data"
 """What a commit of kept rows names as its extractor."""

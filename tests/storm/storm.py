@@ -202,6 +202,8 @@ class Storm:
         killed = time.monotonic()
         this.killed_at_seconds = round(killed - act.began, 3)
         this.phase = self._phase()
+        if victim == "flow":
+            wait_for(lambda: not act.proc.alive, 10, pause=0.001)  # a signal was sent, which takes its time under load
         self.checks.truth(dead=victim == "flow")
         this.outcome = self._outcome(this, act)
         this.next_outcome = self._next(next_kind)

@@ -11,7 +11,7 @@ from prefect.states import Crashed, Running
 
 from prefect_mlops.blocks.entry import Run
 from prefect_mlops.deployments.local.place import Place
-from prefect_mlops.tasks._runs import has_ended, state_of
+from prefect_mlops.tasks.runs import has_ended, state_of
 
 
 @flow(name="runs-of-others")
