@@ -116,6 +116,17 @@ def processes_of(home: Path) -> list[psutil.Process]:
     return found
 
 
+def processes_of_run(run_id: str) -> list[psutil.Process]:
+    """What a flow run that was started by a worker runs in, also in a pod of a node that runs here."""
+    return [one for one in psutil.process_iter() if _env(one).get("PREFECT__FLOW_RUN_ID") == run_id]
+
+
+def _env(process: psutil.Process) -> dict[str, str]:
+    with contextlib.suppress(psutil.Error):
+        return process.environ()
+    return {}
+
+
 def begin(place: Place) -> Environment:
     """Begin the place's log without Prefect, with one small model server a release."""
     place.paths.make()

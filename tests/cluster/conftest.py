@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from prefect_mlops.blocks import Store
 from tests.cluster.api import Cluster
 from tests.cluster.ingress import Ingress, running
 from tests.cluster.node import Node
@@ -16,6 +17,7 @@ from tests.cluster.ours import loaded
 from tests.cluster.page import Page
 from tests.cluster.pods import a_namespace
 from tests.cluster.production import Production
+from tests.cluster.serving import Place
 from tests.cluster.team import IMAGE, Team, a_team
 
 
@@ -94,3 +96,9 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     """The name of a namespace that goes with the test."""
     with a_namespace(cluster) as name:
         yield name
+
+
+@pytest.fixture
+def place(cluster: Cluster, namespace: str, ingress: Ingress, tmp_path: Path) -> Place:
+    """A namespace in which stub servers answer, with its store in a folder."""
+    return Place(cluster, namespace, ingress.url, Store(url=str(tmp_path / "store")))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -105,15 +104,9 @@ class Production:
         """Whether just that is served."""
         return self.environment.target.observe(SERVICE).shows(split)
 
-    @contextmanager
-    def clients(self, count: int = 2, pause: float = 0.005) -> Generator[Clients]:
+    def clients(self, count: int = 2, pause: float = 0.005) -> AbstractContextManager[Clients]:
         """Clients that ask about one person until the end of the block."""
-        clients = Clients(self.url, pause, question())
-        clients.start(count)
-        try:
-            yield clients
-        finally:
-            clients.stop()
+        return Clients(self.url, pause, question()).asking(count)
 
     @property
     def url(self) -> str:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,15 +95,9 @@ class Place:
         path = f"/apis/machinelearning.seldon.io/v1/namespaces/{self.namespace}/seldondeployments/credit"
         return self.cluster.get(path)
 
-    @contextmanager
-    def clients(self, count: int = 2, pause: float = 0.01) -> Generator[Clients]:
+    def clients(self, count: int = 2, pause: float = 0.01) -> AbstractContextManager[Clients]:
         """Clients that ask through the gateway until the end of the block."""
-        clients = Clients(f"{self.gateway}/seldon/{self.namespace}/credit", pause)
-        clients.start(count)
-        try:
-            yield clients
-        finally:
-            clients.stop()
+        return Clients(f"{self.gateway}/seldon/{self.namespace}/credit", pause).asking(count)
 
 
 @dataclass
@@ -118,6 +112,15 @@ class Clients:
     last: str = ""
     _over: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
+
+    @contextmanager
+    def asking(self, count: int) -> Generator[Clients]:
+        """So many of them ask until the end of the block."""
+        self.start(count)
+        try:
+            yield self
+        finally:
+            self.stop()
 
     def start(self, count: int) -> None:
         self._threads = [threading.Thread(target=self._ask) for _ in range(count)]

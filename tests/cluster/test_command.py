@@ -85,7 +85,8 @@ def by_hand(place: Place) -> None:
     place.cluster.client.put(path, json=theirs, params={"fieldManager": "kubectl-edit"}).raise_for_status()
 
 
-def test_what_was_changed_by_hand_is_told_and_not_overwritten(place: Place, releases: list[str]) -> None:
+@pytest.mark.usefixtures("releases")
+def test_what_was_changed_by_hand_is_told_and_not_overwritten(place: Place) -> None:
     by_hand(place)
     wait_for(lambda: len(place.serving().observe(SERVICE).routes.live) == 2, "what they asked for")
     status = command(place, "status")
@@ -96,7 +97,6 @@ def test_what_was_changed_by_hand_is_told_and_not_overwritten(place: Place, rele
     assert refused.code == 1
     assert "kubectl-edit" in refused.document["error"]["message"]
     assert [one["traffic"] for one in place.deployment()["spec"]["predictors"]] == [60, 40]
-    assert releases
 
 
 def test_what_somebody_deleted_is_served_again(place: Place, releases: list[str]) -> None:
@@ -168,13 +168,10 @@ def test_through_the_api_server_where_neither_pods_nor_gateway_are_reached(
         status = command(place, "status", by=there)
         assert status.code == 0, status
         assert [one["ready"] for one in status.document["services"][SERVICE]["releases"]] == [1, 1]
-        clients.start(1)
-        try:
+        with clients.asking(1):
             said = command(place, "rollback", SERVICE, by=there)
             asked = clients.answered.copy()
             wait_for(lambda: clients.answered[a] > asked[a], "an answer by what was put back")
-        finally:
-            clients.stop()
         assert said.code == 0, said
         assert clients.failed == []
         assert command(place, "verify", by=there).code == 0

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +15,7 @@ from prefect_mlops.blocks import Split, Store
 from prefect_mlops.blocks._seldon_manifest import predictor_name, read_text
 from prefect_mlops.blocks.errors import ArmNotReady, TargetRefused
 from prefect_mlops.blocks.graph import MODEL, Graph
-from tests.cluster.api import Cluster, Manifest, wait_for
-from tests.cluster.ingress import Ingress
+from tests.cluster.api import Manifest, wait_for
 from tests.cluster.pods import IMAGE
 from tests.cluster.serving import Place
 
@@ -50,11 +48,6 @@ GRAPHS = {
     "combiner": graph("mean", "COMBINER", LEAF, OTHER),
     "explainer": graph(explainer=EXPLAINER),
 }
-
-
-@pytest.fixture
-def place(cluster: Cluster, namespace: str, ingress: Ingress, tmp_path: Path) -> Place:
-    return Place(cluster, namespace, ingress.url, Store(url=str(tmp_path / "store")))
 
 
 @pytest.fixture

@@ -9,22 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from prefect_mlops.blocks import Store, verify
+from prefect_mlops.blocks import verify
 from prefect_mlops.blocks._wait import wait_until
 from tests.cluster import acts
 from tests.cluster.acts import SERVICE
-from tests.cluster.api import Cluster
-from tests.cluster.ingress import Ingress
 from tests.cluster.serving import Place
 from tests.forks import Fork, Forks, Moments, drawn
 
 KILLS = int(os.environ.get("KILLS", "6"))
 """How many runs are killed; thirty, and more, when there is time."""
-
-
-@pytest.fixture
-def place(cluster: Cluster, namespace: str, ingress: Ingress, tmp_path: Path) -> Place:
-    return Place(cluster, namespace, ingress.url, Store(url=str(tmp_path / "store")))
 
 
 @pytest.fixture

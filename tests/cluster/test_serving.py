@@ -14,20 +14,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from prefect_mlops.blocks import Split, Store
+from prefect_mlops.blocks import Split
 from prefect_mlops.blocks.errors import ArmNotReady, FenceTooLow, TargetConflict, TargetRefused, TargetUnreachable
 from tests.cluster import acts
 from tests.cluster.api import Cluster, wait_for
-from tests.cluster.ingress import Ingress
 from tests.cluster.node import Node
 from tests.cluster.pods import named
 from tests.cluster.serving import Place
 from tests.forks import ROOT
-
-
-@pytest.fixture
-def place(cluster: Cluster, namespace: str, ingress: Ingress, tmp_path: Path) -> Place:
-    return Place(cluster, namespace, ingress.url, Store(url=str(tmp_path / "store")))
 
 
 def test_a_canary_is_weighed_and_promoted_without_a_restart_or_a_gap(place: Place) -> None:

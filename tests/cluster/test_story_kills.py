@@ -18,6 +18,7 @@ from prefect_mlops.blocks.commit import Commit
 from tests.cluster.api import wait_for
 from tests.cluster.production import SERVICE, Production
 from tests.forks import Moments, drawn
+from tests.places import processes_of_run
 
 KILLS = int(os.environ.get("KILLS", "2"))
 """How many pods are killed; thirty, and more, when there is time."""
@@ -33,8 +34,7 @@ class Job:
 
     def processes(self) -> list[psutil.Process]:
         """What runs in its pod."""
-        found = psutil.process_iter()
-        return [one for one in found if _env(one).get("PREFECT__FLOW_RUN_ID") == str(self.run.id)]
+        return processes_of_run(str(self.run.id))
 
     def signal(self, number: int) -> bool:
         """Send a signal to all that runs in its pod; whether there was something."""
@@ -154,9 +154,3 @@ def test_a_pod_that_was_stopped_and_wakes_after_a_rollback_changes_nothing(story
         assert log.state().head == head
         assert production.shows(split)
     assert clients.failed == []
-
-
-def _env(process: psutil.Process) -> dict[str, str]:
-    with suppress(psutil.Error):
-        return process.environ()
-    return {}

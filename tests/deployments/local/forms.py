@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import psutil
-
 from prefect_mlops.blocks._wait import wait_until
 from prefect_mlops.deployments.local.place import Place
-from tests.places import api, processes_of
+from tests.places import api
 
 
 def submit(place: Place, flow: str, **parameters: Any) -> str:
@@ -30,15 +28,3 @@ def ended(place: Place, run_id: str) -> str:
     final = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
     assert wait_until(lambda: run(place, run_id)["state_type"] in final, seconds=200, pause=0.5)
     return run(place, run_id)["state"]["type"] + " " + (run(place, run_id)["state"]["message"] or "")
-
-
-def processes_of_run(place: Place, run_id: str) -> list[psutil.Process]:
-    """What a run of the worker runs in."""
-    return [one for one in processes_of(place.home) if _env(one).get("PREFECT__FLOW_RUN_ID") == run_id]
-
-
-def _env(process: psutil.Process) -> dict[str, str]:
-    try:
-        return process.environ()
-    except psutil.Error:
-        return {}

@@ -16,8 +16,8 @@ from prefect_mlops.blocks.entry import Entry, Released, Taken
 from prefect_mlops.deployments.local.place import Place
 from prefect_mlops.flows import ingest_data
 from prefect_mlops.flows.creditco import census
-from tests.deployments.local.forms import ended, processes_of_run, run, submit
-from tests.places import SERVICE, api
+from tests.deployments.local.forms import ended, run, submit
+from tests.places import SERVICE, api, processes_of_run
 
 pytestmark = pytest.mark.slow
 AUTOMATION = "prefect-mlops data arrived"
@@ -106,7 +106,7 @@ def test_a_killed_run_is_taken_again(working: Place, tmp_path: Path) -> None:
         ingest(working, rows(tmp_path, 31), onto="main")
         first = submit(working, "train_candidate")
         assert wait_until(lambda: len(taken(working)) > before, seconds=120, pause=0.02)
-        for victim in processes_of_run(working, first):
+        for victim in processes_of_run(first):
             victim.kill()
         assert ended(working, first).startswith("CRASHED")
         assert outcome(working, taken(working)[-1]) is None

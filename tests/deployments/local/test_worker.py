@@ -15,8 +15,8 @@ import pytest
 from prefect_mlops.blocks._wait import wait_until
 from prefect_mlops.deployments.local.place import Place
 from prefect_mlops.flows.creditco import census
-from tests.deployments.local.forms import ended, processes_of_run, run, submit
-from tests.places import EASY, SERVICE, a_place, api, processes_of, say, two_releases
+from tests.deployments.local.forms import ended, run, submit
+from tests.places import EASY, SERVICE, a_place, api, processes_of, processes_of_run, say, two_releases
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +62,7 @@ def test_a_run_killed_under_the_worker_is_looked_after(working: Place, data: Pat
     before = len(reconciliations(working))
     run_id = submit(working, "release_model", data=str(data))
     assert wait_until(lambda: run(working, run_id)["state_type"] == "RUNNING", seconds=120, pause=0.1)
-    victims = processes_of_run(working, run_id)
+    victims = processes_of_run(run_id)
     assert victims
     for victim in victims:
         victim.kill()
